@@ -1,0 +1,1 @@
+//! A software Arm CPU: state, decode table, interpreter, translation, exceptions.

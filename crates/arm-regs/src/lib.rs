@@ -1,0 +1,1 @@
+//! The tables: system registers, fields, features and their rules.

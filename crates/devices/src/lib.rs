@@ -1,0 +1,1 @@
+//! Device models: PL011, PL031, virtio over MMIO.

@@ -1,0 +1,1 @@
+//! The software KVM: Kvm, VmFd, VcpuFd, DeviceFd and the guest-visible firmware.

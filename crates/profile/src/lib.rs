@@ -1,0 +1,1 @@
+//! Host profiles: data files that say which hardware ulna plays.

@@ -1,0 +1,1 @@
+//! GICv2, GICv3, ITS and timer comparators as pure state machines.

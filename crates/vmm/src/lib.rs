@@ -1,0 +1,1 @@
+//! Memory map, device tree, loader, event loop: the virtual machine monitor.

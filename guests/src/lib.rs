@@ -1,0 +1,1 @@
+//! Small A64 guest programs, assembled at build time.
