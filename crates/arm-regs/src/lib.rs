@@ -1,1 +1,11 @@
-//! The tables: system registers, fields, features and their rules.
+//! The tables: system registers, their encodings and fields, and the features that ID registers announce.
+//!
+//! Every fact about a register is one row here; ioctls, guest accesses, reset, masks, the planner and the docs
+//! read it. The crate knows no I/O, no threads and no offsets.
+#![forbid(unsafe_code)]
+
+pub mod feature;
+pub mod sysreg;
+
+pub use feature::{Feat, FeatSet};
+pub use sysreg::{Encoding, SysReg};
