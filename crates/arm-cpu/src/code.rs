@@ -1,0 +1,221 @@
+//! Decoded code: blocks of instructions by guest-physical page, and the instruction TLB that finds the page of a PC.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::cpu::Cpu;
+use crate::decode::decode;
+use crate::exception::Exception;
+use crate::exit::Exit;
+use crate::insn::{Insn, Stop};
+use crate::mem::access::MemInt;
+use crate::mem::attr::AccessKind;
+use crate::mem::physmap::{Slot, find_slot};
+use crate::mem::stage1::Fault;
+use crate::mem::tlb::NO_TAG;
+
+/// Entries of the instruction TLB.
+const ITLB_ENTRIES: usize = 256;
+/// Longest block.
+const MAX_BLOCK: usize = 64;
+/// Decoded instructions kept before everything is dropped and decoded anew (32 bytes each).
+const MAX_INSNS: usize = 400_000;
+
+/// All decoded blocks of one page.
+struct CodePage {
+    slot: Arc<Slot>,
+    ipa: u64,
+    /// Generation of the page's contents that the blocks were decoded from.
+    generation: u32,
+    /// By word of the page: 0, or index of the block that starts there plus one.
+    starts: Box<[u16; 1024]>,
+    blocks: Vec<Box<[Insn]>>,
+}
+
+impl CodePage {
+    fn code_gen(&self) -> &AtomicU32 {
+        self.slot.code_gen(self.ipa)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct ItlbEntry {
+    /// Page | fetch context.
+    tag: u64,
+    /// Index of the code page.
+    page: u32,
+    guarded: bool,
+}
+
+/// The decoded code of one PE.
+pub(crate) struct CodeCache {
+    itlb: Box<[ItlbEntry; ITLB_ENTRIES]>,
+    pages: Vec<CodePage>,
+    by_ipa: HashMap<u64, u32>,
+    insns: usize,
+    /// Dropped blocks are freed at a block boundary only: the running one may be among them.
+    graveyard: Vec<Box<[Insn]>>,
+    /// Blocks decoded, for statistics.
+    pub decoded: u64,
+}
+
+impl Default for CodeCache {
+    fn default() -> Self {
+        CodeCache {
+            itlb: Box::new([ItlbEntry { tag: NO_TAG, page: 0, guarded: false }; ITLB_ENTRIES]),
+            pages: Vec::new(),
+            by_ipa: HashMap::new(),
+            insns: 0,
+            graveyard: Vec::new(),
+            decoded: 0,
+        }
+    }
+}
+
+/// A block found: its instructions, and whether its page is guarded (FEAT_BTI).
+#[derive(Clone, Copy)]
+pub(crate) struct Found {
+    pub insns: *const [Insn],
+    pub guarded: bool,
+}
+
+fn itlb_index(pc: u64) -> usize {
+    (pc >> 12) as usize & (ITLB_ENTRIES - 1)
+}
+
+impl CodeCache {
+    /// Forgets which pages virtual addresses lead to.
+    pub fn flush_itlb(&mut self) {
+        for e in self.itlb.iter_mut() {
+            e.tag = NO_TAG;
+        }
+    }
+    /// Forgets it for one page.
+    pub fn flush_itlb_page(&mut self, va: u64) {
+        self.itlb[itlb_index(va)].tag = NO_TAG;
+    }
+    /// Drops everything.
+    pub fn flush(&mut self) {
+        self.flush_itlb();
+        for p in self.pages.drain(..) {
+            self.graveyard.extend(p.blocks);
+        }
+        self.by_ipa.clear();
+        self.insns = 0;
+    }
+    /// Frees dropped blocks; only between blocks.
+    pub fn bury(&mut self) {
+        self.graveyard.clear();
+    }
+}
+
+impl Cpu {
+    /// The block at PC: by the instruction TLB, else by translation and decoding.
+    #[inline(always)]
+    pub(crate) fn find_block(&mut self) -> Result<Found, Stop> {
+        let pc = self.state.pc;
+        let e = &self.code.itlb[itlb_index(pc)];
+        if e.tag == (pc & !0xffc | self.tlb.ctx[(pc >> 63) as usize]) {
+            let guarded = e.guarded;
+            if let Some(p) = self.code.pages.get(e.page as usize)
+                && p.generation == p.code_gen().load(Ordering::Relaxed)
+            {
+                let b = p.starts[(pc >> 2) as usize & 1023];
+                if let Some(insns) = p.blocks.get((b as usize).wrapping_sub(1)) {
+                    return Ok(Found { insns: &raw const **insns, guarded });
+                }
+            }
+        }
+        self.find_block_slow()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_block_slow(&mut self) -> Result<Found, Stop> {
+        let pc = self.state.pc;
+        if pc & 3 != 0 {
+            return self.raise(Exception::pc_alignment(pc));
+        }
+        let unpriv = self.state.el == 0;
+        let t = match self.translate_checked(pc, AccessKind::Fetch, unpriv, false) {
+            Ok(t) => t,
+            Err(Fault::Stage1(code)) => return self.raise(Exception::instruction_abort(pc, code)),
+            Err(Fault::Stage2Walk(ipa)) => return self.leave(Exit::InstAbort { ipa, far: pc, s1ptw: true }),
+        };
+        self.refresh_slots();
+        let Some(slot) = find_slot(&self.slots, t.ipa).cloned() else {
+            return self.leave(Exit::InstAbort { ipa: t.ipa, far: pc, s1ptw: false });
+        };
+        // Marking may carry out requests of others (they may wait for us), so it comes before anything is looked up.
+        self.mark_code(&slot, t.ipa);
+        let page = self.code_page(slot, t.ipa & !0xfff);
+        let b = self.block(page, t.ipa);
+        let ctx = self.tlb.ctx[(pc >> 63) as usize];
+        self.code.itlb[itlb_index(pc)] =
+            ItlbEntry { tag: pc & !0xfff | ctx, page: page as u32, guarded: t.info.guarded };
+        Ok(Found { insns: &raw const *self.code.pages[page].blocks[b], guarded: t.info.guarded })
+    }
+
+    /// Index of the code page at `ipa`, emptied when its contents changed.
+    fn code_page(&mut self, slot: Arc<Slot>, ipa: u64) -> usize {
+        if self.code.insns > MAX_INSNS {
+            self.code.flush();
+        }
+        let generation = slot.code_gen(ipa).load(Ordering::SeqCst);
+        if let Some(&i) = self.code.by_ipa.get(&ipa) {
+            let c = &mut self.code;
+            let p = &mut c.pages[i as usize];
+            if p.generation != generation || !Arc::ptr_eq(&p.slot, &slot) {
+                c.insns -= p.blocks.iter().map(|b| b.len()).sum::<usize>();
+                c.graveyard.append(&mut p.blocks);
+                p.starts.fill(0);
+                p.generation = generation;
+                p.slot = slot;
+            }
+            return i as usize;
+        }
+        let i = self.code.pages.len();
+        self.code.pages.push(CodePage {
+            slot,
+            ipa,
+            generation,
+            starts: Box::new([0; 1024]),
+            blocks: Vec::new(),
+        });
+        self.code.by_ipa.insert(ipa, i as u32);
+        i
+    }
+
+    /// Index of the block at `ipa` in its page, decoding it when it is not there.
+    fn block(&mut self, page: usize, ipa: u64) -> usize {
+        let p = &mut self.code.pages[page];
+        let word = (ipa >> 2) as usize & 1023;
+        if let Some(b) = (p.starts[word] as usize).checked_sub(1) {
+            return b;
+        }
+        let host = p.slot.host(ipa & !0xfff);
+        let mut insns = Vec::with_capacity(16);
+        for w in word..1024 {
+            // SAFETY: the page lies inside the slot.
+            let raw = unsafe { u32::get(host.wrapping_add(w * 4)) };
+            let i = decode(raw, &self.features);
+            insns.push(i);
+            if i.end || insns.len() == MAX_BLOCK {
+                break;
+            }
+        }
+        self.code.insns += insns.len();
+        self.code.decoded += 1;
+        p.blocks.push(insns.into());
+        p.starts[word] = p.blocks.len() as u16;
+        p.blocks.len() - 1
+    }
+
+    /// Is the page of the current PC guarded?
+    pub fn guarded_page(&self) -> bool {
+        let pc = self.state.pc;
+        let e = &self.code.itlb[itlb_index(pc)];
+        e.tag == (pc & !0xfff | self.tlb.ctx[(pc >> 63) as usize]) && e.guarded
+    }
+}

@@ -1,0 +1,1 @@
+//! Exact Arm floating-point arithmetic as pure functions.

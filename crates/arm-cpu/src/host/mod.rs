@@ -1,0 +1,3 @@
+//! What depends on the host CPU: the only place, with `jit/`, for `cfg(target_arch)`.
+
+pub mod atomic16;

@@ -1,0 +1,3 @@
+//! Semantics of the instructions, a module for each file of the decode table.
+
+pub mod system;

@@ -1,0 +1,149 @@
+//! The intermediate physical address space: slots of host memory, as the hypervisor set them up (stage 2).
+
+use std::any::Any;
+use std::fmt;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+
+/// Pages of slots and TLB entries are 4 KiB.
+pub const PAGE_SHIFT: u32 = 12;
+/// Size of a page.
+pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
+
+/// Per-page flag: holds translated (decoded) code.
+pub const PAGE_CODE: u8 = 1;
+/// Per-page flag: a TLB entry somewhere may allow writes.
+pub const PAGE_WRITE_GRANTED: u8 = 2;
+
+/// A range of guest-physical addresses backed by host memory.
+pub struct Slot {
+    /// Number given by the VMM.
+    pub id: u32,
+    /// First guest-physical address, a multiple of 4 KiB.
+    pub ipa: u64,
+    /// Length in bytes, a multiple of 4 KiB.
+    pub len: u64,
+    /// Host address of the first byte.
+    host: *mut u8,
+    /// Guest writes are stage-2 permission faults.
+    pub readonly: bool,
+    /// Dirty bitmap, one bit a page, when logging.
+    pub dirty: Option<Arc<[AtomicU64]>>,
+    flags: Box<[AtomicU8]>,
+    code_gen: Box<[AtomicU32]>,
+    _owner: Arc<dyn Any + Send + Sync>,
+}
+
+// SAFETY: `host` points to memory that `_owner` keeps mapped and that is only accessed by raw, possibly racing accesses
+// as guest memory is (never through references).
+unsafe impl Send for Slot {}
+// SAFETY: as above.
+unsafe impl Sync for Slot {}
+
+fn zeroed<T: Default>(n: usize) -> Box<[T]> {
+    (0..n).map(|_| T::default()).collect()
+}
+
+impl Slot {
+    /// Describes `len` bytes at `host` as guest memory.
+    ///
+    /// # Safety
+    /// `host..host+len` must stay mapped and writable (readable, for a read-only slot) while `owner` lives, and nobody
+    /// may hold Rust references into it while a guest runs.
+    pub unsafe fn new(
+        id: u32,
+        ipa: u64,
+        len: u64,
+        host: *mut u8,
+        readonly: bool,
+        dirty: Option<Arc<[AtomicU64]>>,
+        owner: Arc<dyn Any + Send + Sync>,
+    ) -> Slot {
+        let n = (len >> PAGE_SHIFT) as usize;
+        Slot {
+            id,
+            ipa,
+            len,
+            host,
+            readonly,
+            dirty,
+            flags: zeroed(n),
+            code_gen: zeroed(n),
+            _owner: owner,
+        }
+    }
+    /// Does it contain `ipa`?
+    pub fn contains(&self, ipa: u64) -> bool {
+        ipa >= self.ipa && ipa - self.ipa < self.len
+    }
+    /// Host address of `ipa`, which must be inside.
+    pub fn host(&self, ipa: u64) -> *mut u8 {
+        debug_assert!(self.contains(ipa));
+        self.host.wrapping_add((ipa - self.ipa) as usize)
+    }
+    /// Host address of the first byte.
+    pub fn host_base(&self) -> *mut u8 {
+        self.host
+    }
+    fn page(&self, ipa: u64) -> usize {
+        ((ipa - self.ipa) >> PAGE_SHIFT) as usize
+    }
+    /// Flags of the page of `ipa`.
+    pub fn page_flags(&self, ipa: u64) -> &AtomicU8 {
+        &self.flags[self.page(ipa)]
+    }
+    /// Generation of the code on the page of `ipa`: decoded code of another generation is stale.
+    pub fn code_gen(&self, ipa: u64) -> &AtomicU32 {
+        &self.code_gen[self.page(ipa)]
+    }
+    /// Marks the page of `ipa` dirty, when logging.
+    pub fn mark_dirty(&self, ipa: u64) {
+        if let Some(d) = &self.dirty {
+            let p = self.page(ipa);
+            if let Some(w) = d.get(p / 64) {
+                w.fetch_or(1 << (p % 64), Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "slot {} {:#x}+{:#x}{}", self.id, self.ipa, self.len, if self.readonly { " ro" } else { "" })
+    }
+}
+
+/// All slots, sorted by address. A changed map is a new version; each PE takes over the new one at its next safepoint.
+#[derive(Debug, Default)]
+pub struct PhysMap {
+    slots: RwLock<Arc<Vec<Arc<Slot>>>>,
+    version: AtomicU64,
+}
+
+impl PhysMap {
+    /// The slots now.
+    pub fn slots(&self) -> Arc<Vec<Arc<Slot>>> {
+        self.slots.read().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+    /// Replaces all slots. The caller quiesces the PEs (`VmShared::quiesce(Request::FlushAll)`) before it relies on
+    /// old slots being out of use.
+    pub fn set_slots(&self, mut slots: Vec<Arc<Slot>>) {
+        slots.sort_by_key(|s| s.ipa);
+        *self.slots.write().unwrap_or_else(|e| e.into_inner()) = Arc::new(slots);
+        self.version.fetch_add(1, Ordering::SeqCst);
+    }
+    /// Changes whenever the slots do.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::SeqCst)
+    }
+    /// The slot that holds `ipa`.
+    pub fn find(&self, ipa: u64) -> Option<Arc<Slot>> {
+        find_slot(&self.slots(), ipa).cloned()
+    }
+}
+
+/// The slot that holds `ipa`, by binary search.
+pub fn find_slot(slots: &[Arc<Slot>], ipa: u64) -> Option<&Arc<Slot>> {
+    let i = slots.partition_point(|s| s.ipa <= ipa);
+    slots.get(i.checked_sub(1)?).filter(|s| s.contains(ipa))
+}

@@ -1,0 +1,230 @@
+//! The software TLB of one PE: guest-virtual page (with its translation context) to host page.
+//!
+//! Tags carry a 12-bit *context number* in the bits below the page, so that a change of ASID, EL or PAN is a change of the
+//! current number and never a flush (jit-notes §5). Data entries stand in a direct-mapped array whose hit path is inlined
+//! into every access; behind it stands a larger one that keeps whole translations.
+
+use std::collections::HashMap;
+
+/// Entries of the first-level data TLB.
+pub const TLB_ENTRIES: usize = 1024;
+/// Entries of the second-level TLB.
+pub const TLB2_ENTRIES: usize = 4096;
+/// A tag that no access matches.
+pub const NO_TAG: u64 = u64::MAX;
+/// Context numbers are 12 bits; 0 is never given out and 0xfff never matches.
+const MAX_CTX: u16 = 0xffe;
+
+/// A first-level entry: `addend` added to the virtual address gives the host address.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Entry {
+    /// Page address | context for reads.
+    pub tag_r: u64,
+    /// Page address | context for writes.
+    pub tag_w: u64,
+    /// Host address minus virtual address.
+    pub addend: u64,
+    /// Log2 of the size of the translation, in bits 7:0; bit 8: not global.
+    pub meta: u64,
+}
+
+/// What TLBI names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlbOp {
+    /// Everything.
+    All,
+    /// Non-global entries of an ASID.
+    Asid(u16),
+    /// `pages` 4 KiB pages from `va` on, of an ASID (and global ones), or of all ASIDs.
+    Va {
+        /// First address.
+        va: u64,
+        /// Number of 4 KiB pages.
+        pages: u64,
+        /// ASID, or all.
+        asid: Option<u16>,
+    },
+}
+
+/// What a context number stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CtxKey {
+    /// Upper half of the address space (TTBR1) or lower.
+    pub high: bool,
+    /// The translation table base register's address part; 0 with the MMU off.
+    pub ttbr: u64,
+    /// ASID, or none where all pages seen are global.
+    pub asid: Option<u16>,
+    /// Everything of TCR_EL1, SCTLR_EL1, MAIR_EL1 that the translation depends on, hashed by value.
+    pub regime: u64,
+    /// Privileged access.
+    pub el1: bool,
+    /// PSTATE.PAN as far as it matters.
+    pub pan: bool,
+}
+
+/// A second-level entry: a page of a whole translation.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry2 {
+    /// Page | context.
+    pub tag: u64,
+    /// IPA of the page.
+    pub ipa: u64,
+    /// Permissions and attributes as `stage1` made them.
+    pub t: crate::mem::stage1::PageInfo,
+}
+
+/// The TLB of a PE.
+pub struct Tlb {
+    /// Current context numbers: [low, high] privileged as PSTATE says, then [low, high] of unprivileged accesses.
+    pub ctx: [u64; 4],
+    /// First-level data entries.
+    pub data: Box<[Entry; TLB_ENTRIES]>,
+    /// Second level, for data and fetches.
+    pub second: Box<[Entry2]>,
+    keys: HashMap<CtxKey, u16>,
+    by_number: Vec<CtxKey>,
+    /// Host page each granted write entry belongs to is found by scanning; counts flushes for statistics.
+    pub flushes: u64,
+}
+
+impl Default for Tlb {
+    fn default() -> Self {
+        Tlb::new()
+    }
+}
+
+const EMPTY: Entry = Entry { tag_r: NO_TAG, tag_w: NO_TAG, addend: 0, meta: 0 };
+
+impl Tlb {
+    /// An empty TLB.
+    pub fn new() -> Tlb {
+        let data: Box<[Entry]> = vec![EMPTY; TLB_ENTRIES].into_boxed_slice();
+        let Ok(data) = data.try_into() else { unreachable!("length is TLB_ENTRIES") };
+        Tlb {
+            ctx: [0xfff; 4],
+            data,
+            second: vec![Entry2 { tag: NO_TAG, ipa: 0, t: Default::default() }; TLB2_ENTRIES].into(),
+            keys: HashMap::new(),
+            by_number: Vec::new(),
+            flushes: 0,
+        }
+    }
+
+    /// First-level slot of `va`.
+    #[inline(always)]
+    pub fn index(va: u64) -> usize {
+        (va >> 12) as usize & (TLB_ENTRIES - 1)
+    }
+
+    /// Second-level slot.
+    #[inline(always)]
+    pub fn index2(va: u64, ctx: u64) -> usize {
+        ((va >> 12) ^ (ctx << 5) ^ (va >> 24)) as usize & (TLB2_ENTRIES - 1)
+    }
+
+    /// The number of context `key`; the second value tells that all entries were flushed to make room.
+    pub fn context(&mut self, key: CtxKey) -> (u64, bool) {
+        if let Some(&n) = self.keys.get(&key) {
+            return (u64::from(n), false);
+        }
+        let mut flushed = false;
+        if self.by_number.len() >= usize::from(MAX_CTX) {
+            self.forget_contexts();
+            flushed = true;
+        }
+        self.by_number.push(key);
+        let n = self.by_number.len() as u16;
+        self.keys.insert(key, n);
+        (u64::from(n), flushed)
+    }
+
+    /// Flushes and gives all context numbers back.
+    pub fn forget_contexts(&mut self) {
+        self.flush();
+        self.keys.clear();
+        self.by_number.clear();
+    }
+
+    /// Does context number `n` belong to `asid`?
+    pub fn ctx_has_asid(&self, n: u64, asid: u16) -> bool {
+        (n as usize).checked_sub(1).and_then(|i| self.by_number.get(i)).is_some_and(|k| k.asid == Some(asid))
+    }
+
+    /// Drops all entries.
+    pub fn flush(&mut self) {
+        self.flushes += 1;
+        self.data.fill(EMPTY);
+        for e in self.second.iter_mut() {
+            e.tag = NO_TAG;
+        }
+    }
+
+    /// Carries out a TLBI. Over-invalidation is allowed, under-invalidation is not.
+    pub fn invalidate(&mut self, op: TlbOp) {
+        match op {
+            TlbOp::All => self.flush(),
+            TlbOp::Asid(asid) => {
+                // Entries of contexts without an ASID are global, or of the MMU-off regime: not concerned.
+                let hit: Vec<bool> = std::iter::once(false)
+                    .chain(self.by_number.iter().map(|k| k.asid == Some(asid)))
+                    .collect();
+                let concerned = |tag: u64| hit.get((tag & 0xfff) as usize).copied().unwrap_or(false);
+                for e in self.data.iter_mut() {
+                    if concerned(e.tag_r) || concerned(e.tag_w) {
+                        *e = EMPTY;
+                    }
+                }
+                for e in self.second.iter_mut() {
+                    if concerned(e.tag) {
+                        e.tag = NO_TAG;
+                    }
+                }
+            }
+            TlbOp::Va { va, pages, .. } => {
+                // All ASIDs: over-invalidation is harmless and the common case is one page.
+                if pages > 512 {
+                    return self.flush();
+                }
+                for p in 0..pages {
+                    self.invalidate_page(va.wrapping_add(p << 12));
+                }
+            }
+        }
+    }
+
+    fn invalidate_page(&mut self, va: u64) {
+        // A TLBI by VA names an address inside a block or page of any size: our entries are 4 KiB pieces of it, so every
+        // piece that came from the same (larger) translation goes too.
+        let e = &mut self.data[Self::index(va)];
+        let same = |tag: u64| tag != NO_TAG && (tag ^ va) & 0x00ff_ffff_ffff_f000 == 0;
+        if same(e.tag_r) || same(e.tag_w) {
+            *e = EMPTY;
+        }
+        let page = va & 0x00ff_ffff_ffff_f000;
+        for n in 0..=self.by_number.len() as u64 {
+            let e = &mut self.second[Self::index2(sign_extend(page), n)];
+            if e.tag != NO_TAG && (e.tag ^ va) & 0x00ff_ffff_ffff_f000 == 0 {
+                e.tag = NO_TAG;
+            }
+        }
+    }
+
+    /// Revokes write permission where the host page lies in `start..start+len`.
+    pub fn revoke_writes(&mut self, start: usize, len: usize) {
+        for e in self.data.iter_mut() {
+            if e.tag_w != NO_TAG {
+                let host = ((e.tag_w & !0xfff).wrapping_add(e.addend)) as usize;
+                if host.wrapping_sub(start) < len {
+                    e.tag_w = NO_TAG;
+                }
+            }
+        }
+    }
+}
+
+/// Copies bit 55 into bits 63:56.
+pub fn sign_extend(va: u64) -> u64 {
+    ((va << 8) as i64 >> 8) as u64
+}
