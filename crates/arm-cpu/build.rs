@@ -29,8 +29,12 @@ fn parse(module: &str, text: &str) -> Vec<Line> {
         let rest = rest.trim_start().strip_prefix('"').unwrap_or_else(|| panic!("{at}: no manual name"));
         let (manual, rest) = rest.split_once('"').unwrap_or_else(|| panic!("{at}: unclosed quote"));
         let mut words = rest.split_whitespace();
-        let pattern: String =
-            words.next().unwrap_or_else(|| panic!("{at}: no pattern")).chars().filter(|c| *c != '_').collect();
+        let pattern: String = words
+            .next()
+            .unwrap_or_else(|| panic!("{at}: no pattern"))
+            .chars()
+            .filter(|c| *c != '_')
+            .collect();
         assert_eq!(pattern.len(), 32, "{at}: pattern of {} characters", pattern.len());
         let (mut mask, mut value) = (0u32, 0u32);
         for c in pattern.chars() {
@@ -118,7 +122,12 @@ fn main() {
         flat.extend(c.iter().map(|&i| i as u16));
         offsets.push(flat.len() as u32);
     }
-    writeln!(out, "static BUCKET_OFFSETS: [u32; 2049] = {offsets:?};\nstatic BUCKETS: [u16; {}] = {flat:?};", flat.len()).unwrap();
+    writeln!(
+        out,
+        "static BUCKET_OFFSETS: [u32; 2049] = {offsets:?};\nstatic BUCKETS: [u16; {}] = {flat:?};",
+        flat.len()
+    )
+    .unwrap();
     let dest = Path::new(&env::var("OUT_DIR").expect("OUT_DIR")).join("table.rs");
     fs::write(dest, out).expect("write table.rs");
 }

@@ -89,6 +89,8 @@ pub struct Cpu {
     /// A page with decoded code was written by the slow path: its generation moves again after the write.
     pub(crate) wrote_code: Option<(Arc<Slot>, u64)>,
     pub(crate) tickets: Vec<Ticket>,
+    /// CCSIDR_EL1 by the value of CSSELR_EL1.
+    pub ccsidr: [u64; 16],
     /// WFE event register.
     pub(crate) event: bool,
     /// Debug state machine and what the hypervisor asked for.
@@ -130,6 +132,7 @@ impl Cpu {
             last_code_page: 0,
             wrote_code: None,
             tickets: Vec::new(),
+            ccsidr: [0; 16],
             event: false,
             debug: Debug::default(),
             fp_on: false,

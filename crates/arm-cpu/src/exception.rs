@@ -182,11 +182,8 @@ impl Cpu {
     /// dropped.
     pub fn set_pstate(&mut self, v: u32) {
         let f = |cpu: &Cpu, feat: Feat, bit: u32| cpu.has(feat) && v & bit != 0;
-        let (dit, uao, pan) = (
-            f(self, Feat::DIT, spsr::DIT),
-            f(self, Feat::UAO, spsr::UAO),
-            f(self, Feat::PAN, spsr::PAN),
-        );
+        let (dit, uao, pan) =
+            (f(self, Feat::DIT, spsr::DIT), f(self, Feat::UAO, spsr::UAO), f(self, Feat::PAN, spsr::PAN));
         let ssbs = f(self, Feat::SSBS, spsr::SSBS);
         let btype = if self.has(Feat::BTI) { (v >> 10 & 3) as u8 } else { 0 };
         self.state.set_el_sp((v >> 2 & 1) as u8, (v & 1) as u8);
@@ -207,7 +204,9 @@ impl Cpu {
     pub fn take_exception(&mut self, e: Exception) {
         let same = self.state.el == 1;
         let ec = match e.ec {
-            ec::IABT_LOW | ec::DABT_LOW | ec::BREAKPT_LOW | ec::SSTEP_LOW | ec::WATCHPT_LOW if same => e.ec + 1,
+            ec::IABT_LOW | ec::DABT_LOW | ec::BREAKPT_LOW | ec::SSTEP_LOW | ec::WATCHPT_LOW if same => {
+                e.ec + 1
+            }
             other => other,
         };
         // IL is 1 for everything but T32 instructions.

@@ -16,9 +16,9 @@
 //! `cpu.state.pc` is the address of the instruction being executed.
 #![warn(missing_docs)]
 
-pub mod crypto;
 pub mod code;
 pub mod cpu;
+pub mod crypto;
 pub mod debug;
 pub mod decode;
 pub mod exception;
@@ -28,10 +28,12 @@ pub mod host;
 pub mod insn;
 pub mod interp;
 pub mod lines;
+pub mod maintenance;
 pub mod mem;
 pub mod shared;
 pub mod state;
 pub mod syndrome;
+pub mod sysreg;
 
 pub use cpu::{Cpu, CpuConfig};
 pub use decode::Op;

@@ -3,9 +3,9 @@
 //! A request is posted to each PE's mailbox; the poster may wait until every PE passed a safepoint. A PE outside
 //! [`crate::Cpu::run`] counts as passed, because it drains its mailbox before it executes anything.
 
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::Arc;
 
 use crate::lines::CpuLines;
 use crate::mem::tlb::TlbOp;

@@ -23,8 +23,12 @@ fn transfer(raw: u32) -> Option<Transfer> {
     let by_opc = |size: u32, opc: u32, acqrel: bool| match opc {
         0 => Some(Transfer { size_log2: size, sign_extend: false, rt, sf: size == 3, acqrel, store: true }),
         1 => Some(Transfer { size_log2: size, sign_extend: false, rt, sf: size == 3, acqrel, store: false }),
-        2 if size < 3 => Some(Transfer { size_log2: size, sign_extend: true, rt, sf: true, acqrel, store: false }),
-        3 if size < 2 => Some(Transfer { size_log2: size, sign_extend: true, rt, sf: false, acqrel, store: false }),
+        2 if size < 3 => {
+            Some(Transfer { size_log2: size, sign_extend: true, rt, sf: true, acqrel, store: false })
+        }
+        3 if size < 2 => {
+            Some(Transfer { size_log2: size, sign_extend: true, rt, sf: false, acqrel, store: false })
+        }
         _ => None,
     };
     let opc = raw >> 22 & 3;

@@ -12,7 +12,7 @@ use crate::insn::Stop;
 use crate::mem::attr::{Acc, AccessKind};
 use crate::mem::physmap::{PAGE_CODE, PAGE_WRITE_GRANTED, Slot, find_slot};
 use crate::mem::stage1::{Fault, Translation};
-use crate::mem::tlb::{Entry, NO_TAG, Tlb, sign_extend};
+use crate::mem::tlb::{Entry, Entry2, NO_TAG, Tlb, sign_extend};
 use crate::shared::Request;
 use crate::{Feat, SysReg};
 
@@ -268,7 +268,8 @@ impl Cpu {
         rmw: bool,
     ) -> Result<Translation, Fault> {
         let t = self.lookup(va, unpriv, kind == AccessKind::Fetch)?;
-        let ok = self.allowed(&t.info, kind, unpriv) && (!rmw || self.allowed(&t.info, AccessKind::Read, unpriv));
+        let ok =
+            self.allowed(&t.info, kind, unpriv) && (!rmw || self.allowed(&t.info, AccessKind::Read, unpriv));
         if !ok {
             return Err(Fault::Stage1(fsc::PERMISSION | (t.info.level as u32 & 3)));
         }
@@ -295,22 +296,17 @@ impl Cpu {
             return self.walk(va, unpriv, fetch);
         }
         let tag = va & !0xfff | ctx;
-        let i = Tlb::index2(va, ctx);
-        let e = &self.tlb.second[i];
-        if e.tag == tag {
+        if let Some(e) = self.tlb.find2(va, tag) {
             return Ok(Translation { ipa: e.ipa | va & 0xfff, info: e.t });
         }
         let t = self.walk(va, unpriv, fetch)?;
         if t.info.not_global && high == 1 && !self.high_has_ng {
             // From now on the upper half's contexts depend on the ASID as well.
             self.high_has_ng = true;
-            self.context_changed();
+            self.regime_changed();
             return Ok(t);
         }
-        let e = &mut self.tlb.second[i];
-        e.tag = tag;
-        e.ipa = t.ipa & !0xfff;
-        e.t = t.info;
+        self.tlb.insert2(va, Entry2 { tag, ipa: t.ipa & !0xfff, t: t.info });
         Ok(t)
     }
 
@@ -350,7 +346,7 @@ impl Cpu {
         let addend = (host as u64).wrapping_sub(va);
         let e = &mut self.tlb.data[Tlb::index(va)];
         if e.addend != addend || (e.tag_r != tag && e.tag_w != tag) {
-            *e = Entry { tag_r: NO_TAG, tag_w: NO_TAG, addend, meta: 0 };
+            *e = Entry { tag_r: NO_TAG, tag_w: NO_TAG, addend, meta: t.info.size_log2.into() };
         }
         if write {
             if granted {
@@ -561,7 +557,7 @@ macro_rules! atomic_int {
             unsafe fn update(p: *mut u8, f: impl Fn(Self) -> Self) -> Self {
                 if p as usize % size_of::<$t>() != 0 {
                     // SAFETY: the caller's.
-                    return unsafe { update_unaligned(p, size_of::<$t>(), |b| f(<$t as MemInt>::from_le(&b)).to_le()) };
+                    return unsafe { update_unaligned(p, size_of::<$t>(), f) };
                 }
                 // SAFETY: the caller's, and aligned.
                 let a = unsafe { <$a>::from_ptr(p.cast()) };
@@ -606,7 +602,7 @@ impl AtomicInt for u128 {
 /// # Safety
 /// The 16-byte quantity around `p` is writable guest memory (it never leaves the page).
 #[cold]
-unsafe fn update_unaligned<T: MemInt>(p: *mut u8, size: usize, f: impl Fn([u8; 16]) -> [u8; 16]) -> T {
+unsafe fn update_unaligned<T: MemInt>(p: *mut u8, size: usize, f: impl Fn(T) -> T) -> T {
     let base = (p as usize & !15) as *mut u8;
     let off = p as usize & 15;
     loop {
@@ -615,12 +611,12 @@ unsafe fn update_unaligned<T: MemInt>(p: *mut u8, size: usize, f: impl Fn([u8; 1
         let whole = old.to_le_bytes();
         let mut part = [0u8; 16];
         part[..size].copy_from_slice(&whole[off..off + size]);
-        let new_part = f(part);
+        let new_part = MemInt::to_le(f(<T as MemInt>::from_le(&part)));
         let mut new = whole;
         new[off..off + size].copy_from_slice(&new_part[..size]);
         // SAFETY: the caller's; `base` is 16-byte aligned.
         if unsafe { crate::host::atomic16::compare_exchange_16(base, old, u128::from_le_bytes(new)) } {
-            return T::from_le(&part);
+            return <T as MemInt>::from_le(&part);
         }
     }
 }

@@ -5,7 +5,6 @@ pub mod attr;
 pub mod physmap;
 pub mod stage1;
 pub mod tlb;
-mod wide;
 
-pub use attr::{AccessKind, Acc};
+pub use attr::{Acc, AccessKind};
 pub use physmap::{PhysMap, Slot};

@@ -60,17 +60,7 @@ impl Slot {
         owner: Arc<dyn Any + Send + Sync>,
     ) -> Slot {
         let n = (len >> PAGE_SHIFT) as usize;
-        Slot {
-            id,
-            ipa,
-            len,
-            host,
-            readonly,
-            dirty,
-            flags: zeroed(n),
-            code_gen: zeroed(n),
-            _owner: owner,
-        }
+        Slot { id, ipa, len, host, readonly, dirty, flags: zeroed(n), code_gen: zeroed(n), _owner: owner }
     }
     /// Does it contain `ipa`?
     pub fn contains(&self, ipa: u64) -> bool {
@@ -109,7 +99,14 @@ impl Slot {
 
 impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "slot {} {:#x}+{:#x}{}", self.id, self.ipa, self.len, if self.readonly { " ro" } else { "" })
+        write!(
+            f,
+            "slot {} {:#x}+{:#x}{}",
+            self.id,
+            self.ipa,
+            self.len,
+            if self.readonly { " ro" } else { "" }
+        )
     }
 }
 

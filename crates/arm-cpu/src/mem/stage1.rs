@@ -144,9 +144,9 @@ impl Cpu {
     /// A granule that is not implemented behaves as one that is (constrained unpredictable; the smallest).
     fn supported_granule(&self, tg: u32) -> u32 {
         let ok = |g: u32| match g {
-            12 => self.has(Feat::TGRAN4),
-            14 => self.has(Feat::TGRAN16),
-            _ => self.has(Feat::TGRAN64),
+            12 => self.has(Feat::TGran4K),
+            14 => self.has(Feat::TGran16K),
+            _ => self.has(Feat::TGran64K),
         };
         if ok(tg) { tg } else { [12, 14, 16].into_iter().find(|&g| ok(g)).unwrap_or(12) }
     }
@@ -205,8 +205,8 @@ impl Cpu {
         if out_bits < 52 && base >> out_bits != 0 {
             return fault(fsc::ADDRESS_SIZE, 0);
         }
-        let ha = tcr >> 39 & 1 != 0 && self.has(Feat::HAFDBS);
-        let hd = ha && tcr >> 40 & 1 != 0 && self.has(Feat::HAFDBS_DBM);
+        let ha = tcr >> 39 & 1 != 0 && self.has(Feat::HAF);
+        let hd = ha && tcr >> 40 & 1 != 0 && self.has(Feat::HAFDBS);
         let (mut ap_table, mut uxn_table, mut pxn_table) = (0u64, false, false);
         let mut bits = first_bits;
         loop {
@@ -363,7 +363,11 @@ impl Cpu {
         if info.perm & need == 0 {
             return false;
         }
-        if !unpriv && kind != AccessKind::Fetch && self.state.pan && self.state.sys(SysReg::SCTLR_EL1) & 1 != 0 {
+        if !unpriv
+            && kind != AccessKind::Fetch
+            && self.state.pan
+            && self.state.sys(SysReg::SCTLR_EL1) & 1 != 0
+        {
             let epan = self.has(Feat::PAN3) && self.state.sys(SysReg::SCTLR_EL1) >> 57 & 1 != 0;
             if info.perm & UR != 0 || (epan && info.perm & UX != 0) {
                 return false;

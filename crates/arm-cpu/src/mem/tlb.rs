@@ -25,7 +25,7 @@ pub struct Entry {
     pub tag_w: u64,
     /// Host address minus virtual address.
     pub addend: u64,
-    /// Log2 of the size of the translation, in bits 7:0; bit 8: not global.
+    /// Log2 of the size of the translation.
     pub meta: u64,
 }
 
@@ -85,7 +85,9 @@ pub struct Tlb {
     pub second: Box<[Entry2]>,
     keys: HashMap<CtxKey, u16>,
     by_number: Vec<CtxKey>,
-    /// Host page each granted write entry belongs to is found by scanning; counts flushes for statistics.
+    /// Entries from blocks larger than 4 KiB may be there, by half of the address space.
+    large: [bool; 2],
+    /// Whole flushes, for statistics.
     pub flushes: u64,
 }
 
@@ -108,6 +110,7 @@ impl Tlb {
             second: vec![Entry2 { tag: NO_TAG, ipa: 0, t: Default::default() }; TLB2_ENTRIES].into(),
             keys: HashMap::new(),
             by_number: Vec::new(),
+            large: [false; 2],
             flushes: 0,
         }
     }
@@ -118,10 +121,28 @@ impl Tlb {
         (va >> 12) as usize & (TLB_ENTRIES - 1)
     }
 
-    /// Second-level slot.
+    /// First of the four second-level slots that may hold `va`.
     #[inline(always)]
-    pub fn index2(va: u64, ctx: u64) -> usize {
-        ((va >> 12) ^ (ctx << 5) ^ (va >> 24)) as usize & (TLB2_ENTRIES - 1)
+    pub fn index2(va: u64) -> usize {
+        (((va >> 12) ^ (va >> 24) ^ (va >> 36)) as usize & (TLB2_ENTRIES / 4 - 1)) * 4
+    }
+
+    /// The second-level entry with this tag.
+    #[inline]
+    pub fn find2(&self, va: u64, tag: u64) -> Option<&Entry2> {
+        let i = Self::index2(va);
+        self.second[i..i + 4].iter().find(|e| e.tag == tag)
+    }
+
+    /// Enters a second-level entry; the oldest of its four goes.
+    pub fn insert2(&mut self, va: u64, e: Entry2) {
+        if e.t.size_log2 > 12 {
+            self.large[(va >> 63) as usize] = true;
+        }
+        let i = Self::index2(va);
+        let set = &mut self.second[i..i + 4];
+        set.rotate_right(1);
+        set[0] = e;
     }
 
     /// The number of context `key`; the second value tells that all entries were flushed to make room.
@@ -155,6 +176,7 @@ impl Tlb {
     /// Drops all entries.
     pub fn flush(&mut self) {
         self.flushes += 1;
+        self.large = [false; 2];
         self.data.fill(EMPTY);
         for e in self.second.iter_mut() {
             e.tag = NO_TAG;
@@ -195,17 +217,32 @@ impl Tlb {
     }
 
     fn invalidate_page(&mut self, va: u64) {
-        // A TLBI by VA names an address inside a block or page of any size: our entries are 4 KiB pieces of it, so every
-        // piece that came from the same (larger) translation goes too.
+        if self.large[(va >> 63) as usize] {
+            return self.invalidate_large(va);
+        }
+        let same = |tag: u64| tag != NO_TAG && (tag ^ va) & !0xfff == 0;
         let e = &mut self.data[Self::index(va)];
-        let same = |tag: u64| tag != NO_TAG && (tag ^ va) & 0x00ff_ffff_ffff_f000 == 0;
         if same(e.tag_r) || same(e.tag_w) {
             *e = EMPTY;
         }
-        let page = va & 0x00ff_ffff_ffff_f000;
-        for n in 0..=self.by_number.len() as u64 {
-            let e = &mut self.second[Self::index2(sign_extend(page), n)];
-            if e.tag != NO_TAG && (e.tag ^ va) & 0x00ff_ffff_ffff_f000 == 0 {
+        let i = Self::index2(va);
+        for e in &mut self.second[i..i + 4] {
+            if same(e.tag) {
+                e.tag = NO_TAG;
+            }
+        }
+    }
+
+    /// The address may lie in a block: every 4 KiB piece of the same translation goes.
+    fn invalidate_large(&mut self, va: u64) {
+        let same = |tag: u64, size: u64| tag != NO_TAG && (tag ^ va) >> size.clamp(12, 63) == 0;
+        for e in self.data.iter_mut() {
+            if same(e.tag_r, e.meta) || same(e.tag_w, e.meta) {
+                *e = EMPTY;
+            }
+        }
+        for e in self.second.iter_mut() {
+            if same(e.tag, e.t.size_log2.into()) {
                 e.tag = NO_TAG;
             }
         }
