@@ -79,7 +79,7 @@ impl GicConfig {
         if self.vcpus.is_empty() || self.vcpus.len() > most {
             return Err(GicError::VcpuCount { have: self.vcpus.len(), most });
         }
-        if self.nr_irqs < 64 || self.nr_irqs > 1024 || self.nr_irqs % 32 != 0 {
+        if self.nr_irqs < 64 || self.nr_irqs > 1024 || !self.nr_irqs.is_multiple_of(32) {
             return Err(GicError::IrqCount(self.nr_irqs));
         }
         if !(5..=7).contains(&self.pri_bits) {
