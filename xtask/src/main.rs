@@ -1,2 +1,26 @@
-//! Development tasks: cargo xtask NAME.
-fn main() {}
+//! Development tasks: `cargo xtask NAME`.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod diff_cpu;
+
+/// Development tasks.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Random instructions at EL0, here and under qemu-aarch64: compares the complete state.
+    DiffCpu(diff_cpu::Args),
+}
+
+fn main() -> Result<()> {
+    match Args::parse().task {
+        Task::DiffCpu(a) => diff_cpu::run(&a),
+    }
+}

@@ -54,7 +54,7 @@ pub fn sys(cpu: &mut Cpu, op1: u32, crn: u32, crm: u32, op2: u32, rt: u8, v: u64
         // CFP, DVP, CPP RCTX: there is no speculation to restrict.
         (3, 7, 3, 4 | 5 | 7) if cpu.has(Feat::SPECRES) => gate(cpu, EN_RCTX),
         _ if el0 => undefined(cpu),
-        (0, 7, 1, 0) if rt == 31 || rt < 31 => {
+        (0, 7, 1, 0) => {
             cpu.code.flush();
             cpu.broadcast(Request::FlushAll);
             Ok(())
