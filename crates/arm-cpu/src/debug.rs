@@ -1,28 +1,101 @@
 //! Self-hosted debug: breakpoints, watchpoints, software step (Arm ARM D2), and the same on behalf of a hypervisor
 //! (MDCR_EL2.TDE: guest debug of KVM).
+//!
+//! While any of it is in force `debug.active` is set, and the run loop executes instruction by instruction through
+//! [`Cpu::step_carefully`]; watchpoints instead keep pages out of the TLB's fast path.
 
 use crate::cpu::Cpu;
 use crate::exception::{Exception, ec};
 use crate::exit::Exit;
-use crate::insn::Stop;
+use crate::insn::{Insn, Stop};
 use crate::mem::attr::{Acc, AccessKind};
+use crate::state::daif;
+use crate::{Op, SysReg};
+
+/// Fault status code of debug exceptions.
+const FSC_DEBUG: u32 = 0x22;
+/// MDSCR_EL1.SS, KDE, MDE.
+const MDSCR_SS: u64 = 1;
+const MDSCR_KDE: u64 = 1 << 13;
+const MDSCR_MDE: u64 = 1 << 15;
 
 /// What the hypervisor asked for, and the state derived from it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Debug {
-    /// Debug exceptions leave `run` with [`Exit::Debug`] instead of going to EL1 (MDCR_EL2.TDE).
+    /// Debug exceptions leave `run` with [`Exit::Debug`] instead of going to EL1, and are enabled at every EL
+    /// (MDCR_EL2.TDE).
     pub to_hypervisor: bool,
     /// The hypervisor single-steps: leave after one instruction.
     pub step: bool,
     /// Something has to be looked at before each instruction.
     pub(crate) active: bool,
+    /// The last instruction stepped was a load-exclusive (ISS.EX); none was stepped yet (ISS.ISV 0).
+    stepped: Option<bool>,
+}
+
+fn breakpoint(n: usize) -> (SysReg, SysReg) {
+    debug_pair(n, 4)
+}
+
+fn watchpoint(n: usize) -> (SysReg, SysReg) {
+    debug_pair(n, 6)
+}
+
+/// Value and control register number `n`; they exist for 0 to 15.
+fn debug_pair(n: usize, op2: u8) -> (SysReg, SysReg) {
+    let n = (n & 15) as u8;
+    let value = SysReg::from_encoding(2, 0, 0, n, op2).unwrap_or(SysReg::DBGBVR0_EL1);
+    let control = SysReg::from_encoding(2, 0, 0, n, op2 + 1).unwrap_or(SysReg::DBGBCR0_EL1);
+    (value, control)
 }
 
 impl Cpu {
+    /// Number of breakpoints and watchpoints (ID_AA64DFR0_EL1.BRPs, WRPs).
+    fn debug_counts(&self) -> (usize, usize) {
+        let dfr0 = self.state.sys(SysReg::ID_AA64DFR0_EL1);
+        ((dfr0 >> 12 & 15) as usize + 1, (dfr0 >> 20 & 15) as usize + 1)
+    }
+
     /// Looks at MDSCR_EL1 and the breakpoint registers anew; call when one of them was written.
     pub(crate) fn recheck_debug(&mut self) {
-        self.debug.active = self.debug.step;
+        let mdscr = self.state.sys(SysReg::MDSCR_EL1);
+        let locked = self.state.sys(SysReg::OSLSR_EL1) & 2 != 0 && !self.debug.to_hypervisor;
+        let (brps, wrps) = self.debug_counts();
+        let monitor = mdscr & MDSCR_MDE != 0 && !locked;
+        let on = |cpu: &Cpu, control: SysReg| cpu.state.sys(control) & 1 != 0;
+        let breakpoints = monitor && (0..brps).any(|n| on(self, breakpoint(n).1));
+        let watchpoints = monitor && (0..wrps).any(|n| on(self, watchpoint(n).1));
+        if watchpoints != self.watchpoints_on {
+            self.watchpoints_on = watchpoints;
+            self.tlb.flush_first_level();
+        }
+        let step = mdscr & MDSCR_SS != 0 && !locked;
+        self.debug.active = self.debug.step || breakpoints || step;
         self.context_changed();
+    }
+
+    /// Are debug exceptions other than BRK enabled at `el`? (AArch64.GenerateDebugExceptionsFrom.)
+    fn debug_enabled(&self, el: u8, masked: bool) -> bool {
+        if self.debug.to_hypervisor {
+            return true;
+        }
+        if self.state.sys(SysReg::OSLSR_EL1) & 2 != 0 {
+            return false;
+        }
+        el == 0 || (self.state.sys(SysReg::MDSCR_EL1) & MDSCR_KDE != 0 && !masked)
+    }
+
+    fn debug_enabled_here(&self) -> bool {
+        self.debug_enabled(self.state.el, self.state.daif & daif::D != 0)
+    }
+
+    /// PSTATE.SS after an exception return with this SPSR (DebugExceptionReturnSS).
+    pub(crate) fn step_bit_on_return(&self, spsr: u32) -> bool {
+        let dest = (spsr >> 2 & 1) as u8;
+        self.state.sys(SysReg::MDSCR_EL1) & MDSCR_SS != 0
+            && !self.debug_enabled_here()
+            && self.debug_enabled(dest, spsr & daif::D != 0)
+            && spsr & crate::exception::spsr::SS != 0
     }
 
     /// A debug exception that the hypervisor wants.
@@ -34,36 +107,192 @@ impl Cpu {
         Some(Exit::Debug { esr: u32::from(e.ec) << 26 | 1 << 25 | e.iss, far: e.far.unwrap_or(0) })
     }
 
-    /// Executes one instruction with everything that must be looked at before it.
+    fn debug_exception(&mut self, e: Exception) -> Option<Exit> {
+        if let Some(exit) = self.debug_exit(&e) {
+            return Some(exit);
+        }
+        self.take_exception(e);
+        None
+    }
+
+    /// Executes one instruction with everything that must be looked at before it, in the order of priority: software
+    /// step, fetch, breakpoint, illegal state (D1.3.5.5).
     pub(crate) fn step_carefully(&mut self) -> Option<Exit> {
-        if self.state.il {
-            self.take_exception(Exception::illegal_state());
-            return None;
+        let stepping = self.state.sys(SysReg::MDSCR_EL1) & MDSCR_SS != 0 && self.debug_enabled_here();
+        if stepping && !self.state.ss {
+            let iss = match self.debug.stepped.take() {
+                Some(exclusive) => 1 << 24 | u32::from(exclusive) << 6 | FSC_DEBUG,
+                None => FSC_DEBUG,
+            };
+            return self.debug_exception(Exception::new(ec::SSTEP_LOW, iss));
         }
         let found = match self.find_block() {
             Ok(f) => f,
             Err(Stop) => return self.stopped(0),
         };
-        // SAFETY: as in `run_blocks`.
+        if self.breakpoint_hit(self.state.pc) {
+            return self.debug_exception(Exception::new(ec::BREAKPT_LOW, FSC_DEBUG));
+        }
+        if self.state.il {
+            return self.debug_exception(Exception::illegal_state());
+        }
+        // SAFETY: as in `run_blocks`: blocks are freed only between instructions here.
         let insns = unsafe { &*found.insns };
-        if let Some(exit) = self.step_one(insns, found.guarded) {
-            return Some(exit);
+        let before = self.state.icount;
+        let exit = self.step_one(insns, found.guarded);
+        let done = self.state.icount != before;
+        let first = insns.first();
+        if stepping && done && first.is_some_and(|i| i.op != Op::ERET) {
+            self.state.ss = false;
         }
-        if self.debug.step {
-            return Some(Exit::Debug { esr: u32::from(ec::SSTEP_LOW) << 26 | 1 << 25 | 0x22, far: 0 });
+        if stepping && done {
+            self.debug.stepped = first.map(is_load_exclusive);
         }
-        None
+        match exit {
+            Some(e @ (Exit::Hvc { .. } | Exit::Wfi | Exit::Wfe | Exit::Wfxt { .. })) => {
+                // PC is after the instruction: the step is done.
+                self.state.ss = false;
+                Some(e)
+            }
+            Some(e) => Some(e),
+            None if self.debug.step => {
+                Some(Exit::Debug { esr: u32::from(ec::SSTEP_LOW) << 26 | 1 << 25 | FSC_DEBUG, far: 0 })
+            }
+            None => None,
+        }
     }
 
-    /// Watchpoints on a data access.
+    fn breakpoint_hit(&self, pc: u64) -> bool {
+        let mdscr = self.state.sys(SysReg::MDSCR_EL1);
+        if mdscr & MDSCR_MDE == 0 || !self.debug_enabled_here() {
+            return false;
+        }
+        let (brps, _) = self.debug_counts();
+        (0..brps).any(|n| {
+            let (value, control) = breakpoint(n);
+            let c = self.state.sys(control);
+            if c & 1 == 0 || !state_matches(c, self.state.el) || c >> 5 & 15 == 0 {
+                return false;
+            }
+            match c >> 20 & 15 {
+                0 => self.address_matches(self.state.sys(value), pc),
+                1 => self.address_matches(self.state.sys(value), pc) && self.linked(c),
+                2 => self.context_matches(n),
+                _ => false,
+            }
+        })
+    }
+
+    fn address_matches(&self, value: u64, pc: u64) -> bool {
+        // Bits 63:56 of the comparison are those of a sign-extended address of up to 55 bits.
+        (value ^ pc) << 8 >> 10 == 0
+    }
+
+    /// Does the context breakpoint that `control` links to match?
+    fn linked(&self, control: u64) -> bool {
+        let n = (control >> 16 & 15) as usize;
+        let (_, c) = breakpoint(n);
+        let c = self.state.sys(c);
+        n < self.debug_counts().0 && c & 1 != 0 && c >> 20 & 15 == 3 && self.context_matches(n)
+    }
+
+    fn context_matches(&self, n: usize) -> bool {
+        let dfr0 = self.state.sys(SysReg::ID_AA64DFR0_EL1);
+        let (brps, _) = self.debug_counts();
+        let context_aware = (dfr0 >> 28 & 15) as usize + 1;
+        n + context_aware >= brps
+            && self.state.sys(breakpoint(n).0) as u32 == self.state.sys(SysReg::CONTEXTIDR_EL1) as u32
+    }
+
+    /// Watchpoints on a data access of `len` bytes at `va`.
     #[inline]
     pub(crate) fn check_watchpoints(
         &mut self,
-        _va: u64,
-        _len: u64,
-        _kind: AccessKind,
-        _acc: Acc,
+        va: u64,
+        len: u64,
+        kind: AccessKind,
+        acc: Acc,
     ) -> Result<(), Stop> {
+        if !self.watchpoints_on || kind == AccessKind::Fetch {
+            return Ok(());
+        }
+        self.check_watchpoints_slow(va, len, kind, acc)
+    }
+
+    #[cold]
+    fn check_watchpoints_slow(&mut self, va: u64, len: u64, kind: AccessKind, acc: Acc) -> Result<(), Stop> {
+        let el = if acc.unpriv { 0 } else { self.state.el };
+        if acc.cm && kind == AccessKind::Read || !self.debug_enabled_here() {
+            return Ok(());
+        }
+        let (_, wrps) = self.debug_counts();
+        for n in 0..wrps {
+            let (value, control) = watchpoint(n);
+            let (v, c) = (self.state.sys(value), self.state.sys(control));
+            // LSC: 1 loads, 2 stores; atomics do both.
+            let wanted = (c >> 3 & 1 != 0 && (kind == AccessKind::Read || acc.rmw))
+                || (c >> 4 & 1 != 0 && kind == AccessKind::Write);
+            if c & 1 == 0 || !wanted || !state_matches(c, el) || (c >> 20 & 1 != 0 && !self.linked(c)) {
+                continue;
+            }
+            if let Some(at) = (0..len).map(|i| va.wrapping_add(i)).find(|a| watched(v, c, *a)) {
+                let wnr = u32::from(kind == AccessKind::Write) << 6;
+                let e = Exception { far: Some(at), ..Exception::new(ec::WATCHPT_LOW, FSC_DEBUG | wnr) };
+                return self.raise(e);
+            }
+        }
         Ok(())
+    }
+}
+
+/// Is the byte at `a` watched by this pair of registers?
+fn watched(value: u64, control: u64, a: u64) -> bool {
+    let differ = (value ^ a) << 8 >> 8;
+    let mask = control >> 24 & 31;
+    if mask > 2 {
+        return differ >> mask == 0;
+    }
+    let bas = control >> 5 & 0xff;
+    if value & 4 != 0 {
+        // A word-aligned address: only BAS[3:0] count.
+        differ >> 2 == 0 && bas >> (a & 3) & 1 != 0
+    } else {
+        differ >> 3 == 0 && bas >> (a & 7) & 1 != 0
+    }
+}
+
+/// Security state and EL of a breakpoint or watchpoint control value: HMC and PxC select ELs, SSC 2 is Secure only
+/// (AArch64.StateMatch).
+fn state_matches(control: u64, el: u8) -> bool {
+    let pxc = control >> 1 & 3;
+    control >> 14 & 3 != 2 && pxc >> (1 - el.min(1)) & 1 != 0
+}
+
+fn is_load_exclusive(i: &Insn) -> bool {
+    i.raw >> 24 & 0x3f == 0b001000 && i.bit(22) && !i.bit(23)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watchpoint_selects_bytes_and_masks() {
+        let bas = |b: u64| b << 5;
+        assert!(watched(0x1000, bas(0x0f), 0x1003));
+        assert!(!watched(0x1000, bas(0x0f), 0x1004));
+        assert!(watched(0x1004, bas(0x0f), 0x1004));
+        assert!(!watched(0x1004, bas(0xf0), 0x1000));
+        // MASK 12: the whole page
+        assert!(watched(0x5000, 12 << 24 | bas(0xff), 0x5fff));
+        assert!(!watched(0x5000, 12 << 24 | bas(0xff), 0x6000));
+    }
+
+    #[test]
+    fn pxc_selects_exception_levels() {
+        assert!(state_matches(1 << 1, 1) && !state_matches(1 << 1, 0));
+        assert!(state_matches(2 << 1, 0) && !state_matches(2 << 1, 1));
+        assert!(state_matches(3 << 1, 0) && state_matches(3 << 1, 1));
+        assert!(!state_matches(3 << 1 | 2 << 14, 1), "Secure only");
     }
 }

@@ -202,6 +202,10 @@ impl Cpu {
 
     /// Takes a synchronous exception at the current PC.
     pub fn take_exception(&mut self, e: Exception) {
+        if e.next {
+            // The instruction itself completed (SSAdvance).
+            self.state.ss = false;
+        }
         let same = self.state.el == 1;
         let ec = match e.ec {
             ec::IABT_LOW | ec::DABT_LOW | ec::BREAKPT_LOW | ec::SSTEP_LOW | ec::WATCHPT_LOW if same => {
@@ -263,6 +267,7 @@ impl Cpu {
     pub fn exception_return(&mut self, target: u64) {
         let v = self.state.sys(SysReg::SPSR_EL1) as u32;
         self.clear_exclusive();
+        let ss = self.step_bit_on_return(v);
         let mode = v & 0x1f;
         // AArch64 EL0t, EL1t and EL1h are what this PE can return to; anything else is an illegal return
         // (Arm ARM D1.3.4): EL and SP stay, IL is set, NZCV, DAIF come from SPSR.
@@ -275,10 +280,7 @@ impl Cpu {
             self.set_pstate(flags | keep | u32::from(el) << 2 | u32::from(spsel));
             self.state.il = true;
         }
-        // With the software step state machine off, PSTATE.SS has no effect but is not kept.
-        if self.state.sys(SysReg::MDSCR_EL1) & 1 == 0 {
-            self.state.ss = false;
-        }
+        self.state.ss = ss;
         self.state.pc = self.canonical_target(target);
     }
 }

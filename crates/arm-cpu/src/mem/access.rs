@@ -208,7 +208,7 @@ impl Cpu {
 
     #[cold]
     fn alignment_fault(&mut self, va: u64, kind: AccessKind, acc: Acc) -> Result<(), Stop> {
-        let wnr = if kind == AccessKind::Write && !acc.rmw || acc.rmw { 1 << 6 } else { 0 };
+        let wnr = if kind == AccessKind::Write || acc.rmw { 1 << 6 } else { 0 };
         self.raise(Exception::data_abort(va, fsc::ALIGNMENT | wnr))
     }
 

@@ -173,6 +173,11 @@ impl Tlb {
         (n as usize).checked_sub(1).and_then(|i| self.by_number.get(i)).is_some_and(|k| k.asid == Some(asid))
     }
 
+    /// Drops the first level: every access is looked at again.
+    pub fn flush_first_level(&mut self) {
+        self.data.fill(EMPTY);
+    }
+
     /// Drops all entries.
     pub fn flush(&mut self) {
         self.flushes += 1;
