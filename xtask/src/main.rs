@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod diff_cpu;
+mod walls;
 
 /// Development tasks.
 #[derive(Parser)]
@@ -17,10 +18,13 @@ struct Args {
 enum Task {
     /// Random instructions at EL0, here and under qemu-aarch64: compares the complete state.
     DiffCpu(diff_cpu::Args),
+    /// The rules of architecture §2: arrows, `unsafe`, `cfg(target_arch)`.
+    Walls,
 }
 
 fn main() -> Result<()> {
     match Args::parse().task {
         Task::DiffCpu(a) => diff_cpu::run(&a),
+        Task::Walls => walls::run(),
     }
 }

@@ -68,7 +68,7 @@ fn check_el0(cpu: &mut Cpu, r: SysReg, enc: u16, rt: u8, read: bool) -> Result<(
     let kctl = cpu.state.sys(CNTKCTL_EL1);
     let allowed = match r {
         NZCV | FPCR | FPSR | DIT | SSBS | TPIDR_EL0 | RNDR | RNDRRS => true,
-        TPIDRRO_EL0 | DCZID_EL0 => read || return Err(undefined(cpu)),
+        TPIDRRO_EL0 | DCZID_EL0 if read => true,
         DAIF => control >> sctlr::UMA & 1 != 0,
         CTR_EL0 if read => control >> sctlr::UCT & 1 != 0,
         SCXTNUM_EL0 => control >> sctlr::TSCXT & 1 == 0,

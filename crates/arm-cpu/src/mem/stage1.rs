@@ -390,10 +390,10 @@ fn permissions(ap: u64, uxn: bool, pxn: bool, wxn: bool) -> u8 {
         }
     }
     // Memory that EL0 can write is never executable at EL1 (D8.4.1).
-    if !pxn && p & UW == 0 && !(wxn && p & PW != 0) {
+    if !(pxn || p & UW != 0 || wxn && p & PW != 0) {
         p |= PX;
     }
-    if !uxn && !(wxn && p & UW != 0) {
+    if !(uxn || wxn && p & UW != 0) {
         p |= UX;
     }
     p
