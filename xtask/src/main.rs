@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod coverage;
 mod diff_cpu;
 mod walls;
 
@@ -18,6 +19,8 @@ struct Args {
 enum Task {
     /// Random instructions at EL0, here and under qemu-aarch64: compares the complete state.
     DiffCpu(diff_cpu::Args),
+    /// The decode table against Arm's machine-readable encodings.
+    Coverage(coverage::Args),
     /// The rules of architecture §2: arrows, `unsafe`, `cfg(target_arch)`.
     Walls,
 }
@@ -25,6 +28,7 @@ enum Task {
 fn main() -> Result<()> {
     match Args::parse().task {
         Task::DiffCpu(a) => diff_cpu::run(&a),
+        Task::Coverage(a) => coverage::run(&a),
         Task::Walls => walls::run(),
     }
 }
