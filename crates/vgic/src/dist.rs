@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use crate::bank::{self, By, Field, Span};
 use crate::irq::{FIRST_SPI, Irq};
-use crate::redist::{INITIAL_BASER, Redists, SgiRequest, SgiTargets};
+use crate::redist::{INITIAL_BASER, Message, Redists, SgiRequest, SgiTargets};
+use crate::redist_regs::{is_wide_access, merge, sanitise_propbaser};
 use crate::types::{GicConfig, GicError, Version};
 
 /// One SPI. While `at` is some vCPU, `irq` is stale and the state is in that redistributor.
@@ -56,13 +57,24 @@ impl Distributor {
         self.spis.get(intid.checked_sub(FIRST_SPI)? as usize)
     }
 
+    /// The vCPU that has an SPI's state.
+    pub(crate) fn holder(&self, intid: u32) -> Option<u16> {
+        self.slot(intid)?.at
+    }
+
+    /// Sets an SPI's whole state. An active one goes to the vCPU at which it is active.
+    pub(crate) fn place<R: Redists>(&mut self, irq: Irq, holder: Option<u16>, redists: &mut R) {
+        let target = irq.target;
+        // Route it where it is active first, so that it stays there.
+        let first = Irq { target: if irq.active && holder.is_some() { holder } else { target }, ..irq };
+        self.edit(irq.intid, redists, |old| *old = first);
+        if first.target != target {
+            self.edit(irq.intid, redists, |old| old.target = target);
+        }
+    }
+
     /// Looks at an SPI wherever it is.
-    pub(crate) fn peek<R: Redists, T>(
-        &self,
-        intid: u32,
-        redists: &mut R,
-        f: impl Fn(&Irq) -> T,
-    ) -> Option<T> {
+    pub fn peek<R: Redists, T>(&self, intid: u32, redists: &mut R, f: impl Fn(&Irq) -> T) -> Option<T> {
         let slot = self.slot(intid)?;
         match slot.at {
             None => Some(f(&slot.irq)),
@@ -72,7 +84,7 @@ impl Distributor {
 
     /// Changes an SPI wherever it is, then lets it live where it belongs: at its vCPU while it is
     /// active there or ready to be taken there, else here.
-    pub(crate) fn edit<R: Redists, T>(
+    pub fn edit<R: Redists, T>(
         &mut self,
         intid: u32,
         redists: &mut R,
@@ -107,17 +119,47 @@ impl Distributor {
         self.edit(intid, redists, |irq| irq.set_line(level)).ok_or(GicError::NoIrq(intid))
     }
 
-    /// ICC_DIR of a vCPU that is not the one which holds the SPI. Tells whether the line's owner
-    /// wants to know.
-    pub(crate) fn deactivate<R: Redists>(&mut self, intid: u32, redists: &mut R) -> bool {
-        let done = self.edit(intid, redists, |irq| {
-            let notify = irq.active && irq.notify_eoi && !irq.edge;
-            if irq.active {
-                irq.deactivate();
+    /// Does what a redistributor could not do alone. Returns an SPI whose owner wants to know of its
+    /// deactivation.
+    pub fn handle<R: Redists>(&mut self, message: Message, redists: &mut R) -> Option<u32> {
+        match message {
+            Message::Sgi(sgi) => self.send_sgi(&sgi, redists),
+            Message::Eoi(intid) => return Some(intid),
+            Message::Deactivate(intid) => {
+                let deactivate = |irq: &mut Irq| {
+                    let was_active = irq.active;
+                    if was_active {
+                        irq.deactivate();
+                    }
+                    was_active && irq.notify_eoi && !irq.edge
+                };
+                return self.edit(intid, redists, deactivate).filter(|&notify| notify).map(|_| intid);
             }
-            notify
-        });
-        done.unwrap_or(false)
+            Message::Rehome(intid) => {
+                self.edit(intid, redists, |_| ());
+            }
+        }
+        None
+    }
+
+    /// GICR_PROPBASER, one for the whole VM.
+    pub fn propbaser(&self) -> u64 {
+        self.propbaser
+    }
+
+    /// A write of GICR_PROPBASER in the frame of `vcpu`: ignored while its LPIs are enabled.
+    pub fn write_propbaser<R: Redists>(
+        &mut self,
+        vcpu: usize,
+        offset: u64,
+        size: usize,
+        value: u64,
+        redists: &mut R,
+    ) {
+        let frozen = redists.with(vcpu, |r| r.lpis_enabled()).unwrap_or(true);
+        if is_wide_access(offset, size) && !frozen {
+            self.propbaser = sanitise_propbaser(merge(self.propbaser, offset, size, value));
+        }
     }
 
     /// Sends an SGI to its targets.
@@ -139,7 +181,7 @@ impl Distributor {
     }
 
     /// GICD_CTLR's enable, of which every redistributor has a copy.
-    pub(crate) fn set_enabled<R: Redists>(&mut self, on: bool, redists: &mut R) {
+    pub fn set_enabled<R: Redists>(&mut self, on: bool, redists: &mut R) {
         if self.enabled != on {
             self.enabled = on;
             for vcpu in 0..self.vcpus {

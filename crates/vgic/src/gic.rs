@@ -4,28 +4,25 @@ use crate::bank::By;
 use crate::dist::Distributor;
 use crate::irq::{FIRST_PPI, FIRST_SPI};
 use crate::its::Its;
-use crate::redist::{Message, Redistributor, Redists};
-use crate::redist_regs::{is_wide_access, merge, sanitise_propbaser};
+use crate::redist::{Redistributor, Redists};
+use crate::redist_regs::PROPBASER;
 use crate::{GicConfig, GicError, GuestMemory, IccReg, Lines, MsiError, Region, VcpuSet, Version};
-
-/// GICR_PROPBASER, the one register of a redistributor's frame that is the VM's.
-const PROPBASER: [u64; 2] = [0x70, 0x74];
 
 /// A GICv2 or GICv3 with everything in it.
 #[derive(Clone, Debug)]
 pub struct Gic {
     config: GicConfig,
-    dist: Distributor,
-    vcpus: Vcpus,
-    its: Vec<Its>,
+    pub(crate) dist: Distributor,
+    pub(crate) vcpus: Vcpus,
+    pub(crate) its: Vec<Its>,
     eois: Vec<u32>,
 }
 
 /// The redistributors, with note taken of changed lines.
 #[derive(Clone, Debug)]
-struct Vcpus {
+pub(crate) struct Vcpus {
     redists: Vec<Redistributor>,
-    changed: VcpuSet,
+    pub(crate) changed: VcpuSet,
     /// Those that have messages.
     talking: VcpuSet,
 }
@@ -74,7 +71,7 @@ impl Gic {
         match (region, self.config.version) {
             (Region::Dist, _) => self.dist.read(offset, size, vcpu, by, &mut self.vcpus),
             (Region::Redist(of), Version::V3) => {
-                let propbaser = self.dist.propbaser;
+                let propbaser = self.dist.propbaser();
                 self.vcpus.with(of, |r| r.frame_read(offset, size, by, propbaser)).unwrap_or(0)
             }
             (Region::Cpuif, Version::V2) => self.vcpus.with(vcpu, |r| r.gicc_read(offset, size)).unwrap_or(0),
@@ -105,7 +102,7 @@ impl Gic {
             }
             (Region::Its(n), Version::V3) => {
                 if let Some(its) = self.its.get_mut(n) {
-                    its.write(offset, size, value, self.dist.propbaser, &mut self.vcpus, mem);
+                    its.write(offset, size, value, self.dist.propbaser(), &mut self.vcpus, mem);
                 }
             }
             _ => {}
@@ -122,14 +119,10 @@ impl Gic {
         by: By,
         mem: &dyn GuestMemory,
     ) {
-        let propbaser = self.dist.propbaser;
         if PROPBASER.contains(&offset) {
-            let frozen = self.vcpus.with(of, |r| r.lpis_enabled()).unwrap_or(true);
-            if is_wide_access(offset, size) && !frozen {
-                self.dist.propbaser = sanitise_propbaser(merge(propbaser, offset, size, value));
-            }
-            return;
+            return self.dist.write_propbaser(of, offset, size, value, &mut self.vcpus);
         }
+        let propbaser = self.dist.propbaser();
         self.vcpus.with(of, |r| r.frame_write(offset, size, value, by, propbaser, mem));
     }
 
@@ -141,18 +134,7 @@ impl Gic {
         for vcpu in self.vcpus.talking.take().iter() {
             let messages = self.vcpus.with(vcpu, |r| r.take_messages()).unwrap_or_default();
             for message in messages {
-                match message {
-                    Message::Sgi(sgi) => self.dist.send_sgi(&sgi, &mut self.vcpus),
-                    Message::Deactivate(intid) => {
-                        if self.dist.deactivate(intid, &mut self.vcpus) {
-                            self.eois.push(intid);
-                        }
-                    }
-                    Message::Rehome(intid) => {
-                        self.dist.edit(intid, &mut self.vcpus, |_| ());
-                    }
-                    Message::Eoi(intid) => self.eois.push(intid),
-                }
+                self.eois.extend(self.dist.handle(message, &mut self.vcpus));
             }
         }
     }
@@ -194,7 +176,7 @@ impl Gic {
         event: u32,
         mem: &dyn GuestMemory,
     ) -> Result<(), MsiError> {
-        let propbaser = self.dist.propbaser;
+        let propbaser = self.dist.propbaser();
         self.its.get(its).ok_or(MsiError::NoIts)?.trigger(device, event, propbaser, &mut self.vcpus, mem)
     }
 
@@ -266,7 +248,7 @@ impl Gic {
         match region {
             Region::Dist => self.dist.read(offset, 4, vcpu, By::User, &mut self.vcpus),
             Region::Redist(of) => {
-                let propbaser = self.dist.propbaser;
+                let propbaser = self.dist.propbaser();
                 self.vcpus.with(of, |r| r.frame_read(offset, 4, By::User, propbaser)).unwrap_or(0)
             }
             Region::Cpuif => self.vcpus.with(vcpu, |r| r.gicc_user_read(offset).unwrap_or(0)).unwrap_or(0),
@@ -294,7 +276,7 @@ impl Gic {
                 .with(vcpu, |r| r.gicc_user_write(offset, value))
                 .unwrap_or(Err(GicError::NoVcpu(vcpu))),
             Region::Its(n) => match self.its.get_mut(n) {
-                Some(its) => its.user_write(offset, value, self.dist.propbaser, &mut self.vcpus, mem),
+                Some(its) => its.user_write(offset, value, self.dist.propbaser(), &mut self.vcpus, mem),
                 None => Err(GicError::NoRegister),
             },
         };

@@ -165,7 +165,8 @@ impl Redistributor {
         std::mem::take(&mut self.messages)
     }
 
-    pub(crate) fn has_messages(&self) -> bool {
+    /// Whether [`Redistributor::take_messages`] has any.
+    pub fn has_messages(&self) -> bool {
         !self.messages.is_empty()
     }
 
@@ -218,7 +219,7 @@ impl Redistributor {
     }
 
     /// The private interrupt or resident SPI with this number.
-    pub(crate) fn irq(&self, intid: u32) -> Option<&Irq> {
+    pub fn irq(&self, intid: u32) -> Option<&Irq> {
         match self.private.get(intid as usize) {
             Some(irq) => Some(irq),
             None => self.spis.iter().find(|irq| irq.intid == intid),

@@ -23,6 +23,10 @@ const IIDR: u64 = 0x4b00_043b;
 /// PIDR2: GICv3.
 pub(crate) const PIDR2_V3: u64 = 0x3b;
 
+/// GICR_PROPBASER, the one register of the frame that is the VM's: see
+/// [`crate::dist::Distributor::write_propbaser`].
+pub const PROPBASER: std::ops::Range<u64> = 0x70..0x78;
+
 /// Where the SGI frame begins.
 pub(crate) const SGI_BASE: u64 = 0x1_0000;
 

@@ -134,5 +134,5 @@ impl Guest {
 
 /// KVM's: 16 vCPUs to a cluster.
 pub fn affinities(n: usize) -> Vec<Affinity> {
-    (0..n as u32).map(|i| Affinity((i / 16) << 8 | i % 16)).collect()
+    (0..n as u32).map(|i| Affinity(((i / 16) << 8) | (i % 16))).collect()
 }
