@@ -30,6 +30,8 @@ pub mod interp;
 pub mod lines;
 pub mod maintenance;
 pub mod mem;
+pub mod pauth;
+pub mod qarma;
 pub mod shared;
 pub mod state;
 pub mod syndrome;

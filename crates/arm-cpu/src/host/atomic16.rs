@@ -6,19 +6,30 @@
 /// `p` is 16-byte aligned, writable guest memory.
 #[cfg(target_arch = "x86_64")]
 pub unsafe fn compare_exchange_16(p: *mut u8, old: u128, new: u128) -> bool {
-    use std::arch::x86_64::cmpxchg16b;
-    use std::sync::atomic::Ordering;
     if !std::arch::is_x86_feature_detected!("cmpxchg16b") {
         // SAFETY: the caller's.
         return unsafe { locked(p, old, new) };
     }
-    #[target_feature(enable = "cmpxchg16b")]
-    unsafe fn go(p: *mut u128, old: u128, new: u128) -> u128 {
-        // SAFETY: the caller's.
-        unsafe { cmpxchg16b(p, old, new, Ordering::SeqCst, Ordering::SeqCst) }
-    }
+    let done: u8;
+    // The intrinsic of std becomes a library call where it is not inlined, hence by hand. RBX is LLVM's own: it is
+    // exchanged around the instruction, and no operand may be allocated to it.
     // SAFETY: the feature was detected; the pointer is the caller's.
-    unsafe { go(p.cast(), old, new) == old }
+    unsafe {
+        std::arch::asm!(
+            "xchg rsi, rbx",
+            "lock cmpxchg16b [rdi]",
+            "sete r8b",
+            "mov rbx, rsi",
+            in("rdi") p,
+            inout("rsi") new as u64 => _,
+            in("rcx") (new >> 64) as u64,
+            inout("rax") old as u64 => _,
+            inout("rdx") (old >> 64) as u64 => _,
+            out("r8b") done,
+            options(nostack),
+        );
+    }
+    done != 0
 }
 
 /// Strong compare-exchange of the 16 bytes at `p`.

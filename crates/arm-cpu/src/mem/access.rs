@@ -93,7 +93,7 @@ impl Cpu {
     }
 
     #[inline(always)]
-    fn ctx_of(&self, va: u64, acc: Acc) -> u64 {
+    pub(super) fn ctx_of(&self, va: u64, acc: Acc) -> u64 {
         self.tlb.ctx[(va >> 63) as usize + if acc.unpriv { 2 } else { 0 }]
     }
 

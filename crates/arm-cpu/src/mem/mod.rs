@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod attr;
+mod pair;
 pub mod physmap;
 pub mod stage1;
 pub mod tlb;
