@@ -328,9 +328,27 @@ impl Gic {
         for vcpu in 0..self.vcpus.count() {
             let saved = self.vcpus.with(vcpu, |r| r.save_pending_table(mem));
             if saved == Some(false) {
-                return Err(GicError::BadValue);
+                return Err(GicError::Memory);
             }
         }
+        Ok(())
+    }
+
+    /// Writes the mappings of an ITS to guest memory (KVM_DEV_ARM_ITS_SAVE_TABLES).
+    pub fn its_save_tables(&mut self, its: usize, mem: &dyn GuestMemory) -> Result<(), GicError> {
+        self.its.get(its).ok_or(GicError::NoRegister)?.save_tables(&mut self.vcpus, mem)
+    }
+
+    /// Reads them back (KVM_DEV_ARM_ITS_RESTORE_TABLES).
+    pub fn its_restore_tables(&mut self, its: usize, mem: &dyn GuestMemory) -> Result<(), GicError> {
+        let propbaser = self.dist.propbaser();
+        let its = self.its.get_mut(its).ok_or(GicError::NoRegister)?;
+        its.restore_tables(propbaser, &mut self.vcpus, mem)
+    }
+
+    /// Forgets the mappings and registers of an ITS (KVM_DEV_ARM_ITS_CTRL_RESET).
+    pub fn its_reset(&mut self, its: usize) -> Result<(), GicError> {
+        self.its.get_mut(its).ok_or(GicError::NoRegister)?.reset(&mut self.vcpus);
         Ok(())
     }
 }

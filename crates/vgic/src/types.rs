@@ -123,6 +123,10 @@ pub enum GicError {
     BadValue,
     /// The register cannot be written now (EBUSY for userspace).
     Busy,
+    /// A table is not in guest memory (EFAULT for userspace).
+    Memory,
+    /// A table has an entry twice (EEXIST for userspace).
+    Exists,
 }
 
 impl fmt::Display for GicError {
@@ -138,6 +142,8 @@ impl fmt::Display for GicError {
             GicError::NoRegister => write!(f, "no such GIC register"),
             GicError::BadValue => write!(f, "the GIC register refuses the value"),
             GicError::Busy => write!(f, "the GIC register cannot be written now"),
+            GicError::Memory => write!(f, "an interrupt table is not in guest memory"),
+            GicError::Exists => write!(f, "an interrupt table has an entry twice"),
         }
     }
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Guest, affinities};
-use ulna_vgic::{GicConfig, IccReg, MsiError, Region, Version};
+use ulna_vgic::{GicConfig, GicError, IccReg, MsiError, Region, Version};
 
 const T: Region = Region::Its(0);
 const RAM: u64 = 0x8000_0000;
@@ -231,4 +231,76 @@ fn an_indirect_device_table_needs_its_page() {
     d.msi(0x2000, 0).unwrap();
     d.g.w(0, T, 0, 0);
     assert_eq!(d.msi(0x2000, 0), Err(MsiError::ItsDisabled));
+}
+
+/// Saved to guest memory by one GIC, restored by another.
+#[test]
+fn tables_carry_the_mappings() {
+    for indirect in [false, true] {
+        let mut d = Driver::new(2);
+        if indirect {
+            d.g.w(0, T, 0, 0);
+            d.g.w64(0, T, 0x100, 3 << 62 | DEVICES);
+            d.g.w(0, T, 0, 1);
+            d.g.ram.put64(DEVICES, 1 << 63 | (RAM + 0x7_0000));
+            d.g.ram.put64(DEVICES + 8, 1 << 63 | (RAM + 0x5_0000));
+        }
+        d.mapc(0, 0, true);
+        d.mapc(9, 1, true);
+        let devices: &[u64] = if indirect { &[2, 100, 0x2005] } else { &[0, 2, 100] };
+        for (i, &device) in devices.iter().enumerate() {
+            d.command([8 | device << 32, 4, 1 << 63 | (RAM + 0x9_0000 + 0x1000 * i as u64), 0]);
+            for event in [0, 1, 31] {
+                let lpi = 8192 + 3 * i as u64 + event % 29;
+                d.mapti(device, event, lpi, if event == 1 { 9 } else { 0 });
+            }
+        }
+        d.msi(100, 31).unwrap();
+        d.msi(2, 1).unwrap();
+        d.g.gic.its_save_tables(0, &d.g.ram).unwrap();
+        d.g.gic.save_pending_tables(&d.g.ram).unwrap();
+        let mappings = d.g.gic.state();
+
+        let mut twin = Driver::new(2);
+        twin.g.ram = d.g.ram;
+        for off in [0x80, 0x88, 0x90, 0x100, 0x108] {
+            let value = d.g.gic.user_read(T, 0, off);
+            twin.g.gic.user_write(T, 0, 0, 0, &twin.g.ram).unwrap();
+            twin.g.gic.user_write(T, 0, off, value, &twin.g.ram).unwrap();
+        }
+        twin.g.gic.its_restore_tables(0, &twin.g.ram).unwrap();
+        twin.g.gic.user_write(T, 0, 0, 1, &twin.g.ram).unwrap();
+        assert_eq!(twin.g.gic.state().its, mappings.its, "indirect: {indirect}");
+        assert_eq!(twin.take(1), 8192 + if indirect { 1 } else { 4 });
+        assert!(twin.g.irq(0));
+        twin.msi(2, 0).unwrap();
+        assert!(twin.g.gic.its_restore_tables(0, &twin.g.ram).is_err(), "collections are there already");
+        twin.g.gic.its_reset(0).unwrap();
+        assert!(!twin.g.irq(0));
+        assert_eq!(twin.g.r64(0, T, 0x100) & 1 << 63, 0);
+    }
+}
+
+#[test]
+fn broken_tables_are_refused_whole() {
+    let mut d = Driver::new(1);
+    d.mapc(0, 0, true);
+    d.command([8, 4, 1 << 63 | (RAM + 0x9_0000), 0]);
+    d.mapti(0, 3, 8192, 0);
+    d.g.gic.its_save_tables(0, &d.g.ram).unwrap();
+    let mut twin = Driver::new(1);
+    twin.g.ram = d.g.ram;
+    let event = RAM + 0x9_0000 + 3 * 8;
+    for bad in [100u64 << 16, 8192 << 16 | 7, 40 << 48 | 8192 << 16] {
+        twin.g.ram.put64(event, bad);
+        assert_eq!(twin.g.gic.its_restore_tables(0, &twin.g.ram), Err(GicError::BadValue), "{bad:#x}");
+        assert_eq!(twin.msi(0, 3), Err(MsiError::Unmapped));
+    }
+    twin.g.ram.put64(event, 8192 << 16);
+    twin.g.gic.its_restore_tables(0, &twin.g.ram).unwrap();
+    twin.msi(0, 3).unwrap();
+    twin.g.ram.put64(DEVICES, 1 << 63 | 0x10 << 5 | 3);
+    twin.g.gic.its_reset(0).unwrap();
+    twin.g.w64(0, T, 0x100, 1 << 63 | DEVICES);
+    assert_eq!(twin.g.gic.its_restore_tables(0, &twin.g.ram), Err(GicError::Memory));
 }

@@ -1,6 +1,6 @@
 //! The command queue (Arm IHI 0069, chapter 5.3). A command that is wrong is skipped, as in KVM.
 
-use super::{Device, EVENT_BITS, Event, Its, attach, detach, relocate};
+use super::{Device, EVENT_BITS, Event, Its, attach, detach, processor, relocate};
 use crate::irq::FIRST_LPI;
 use crate::lpi::{TABLE_ADDRESS, id_limit};
 use crate::redist::Redists;
@@ -8,6 +8,10 @@ use crate::types::GuestMemory;
 
 /// Bytes of a command.
 const COMMAND: u64 = 32;
+
+/// Events that are remembered: as many as there can be LPIs, each of which has one event in any
+/// sensible guest.
+pub(super) const MAX_EVENTS: usize = 1 << crate::lpi::LPI_ID_BITS;
 
 /// A command, decoded. Names are the manual's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,12 +121,14 @@ impl Its {
                 if event >= 1 << known.event_bits || !(FIRST_LPI..id_limit(propbaser)).contains(&lpi) {
                     return None;
                 }
-                if known.events.contains_key(&event) {
+                // One guest must not fill the host's memory with events that share LPIs.
+                if known.events.contains_key(&event) || self.events >= MAX_EVENTS {
                     return None;
                 }
                 self.know_collection(collection, mem)?;
                 let entry = Event { lpi, collection: Some(collection) };
                 self.devices.get_mut(&device)?.events.insert(event, entry);
+                self.events += 1;
                 if let Some(vcpu) = self.target(&entry) {
                     attach(lpi, vcpu, propbaser, redists, mem);
                 }
@@ -145,6 +151,7 @@ impl Its {
                 // An event whose collection is gone cannot be discarded (KVM).
                 let vcpu = self.target(&entry)?;
                 self.devices.get_mut(&device)?.events.remove(&event);
+                self.events -= 1;
                 detach(entry.lpi, vcpu, redists);
             }
             Command::Int { device, event } => {
@@ -184,13 +191,6 @@ impl Its {
         }
         Some(())
     }
-}
-
-/// The vCPU whose GICR_TYPER.Processor_Number this is.
-fn processor<R: Redists>(number: u64, redists: &mut R) -> Option<u16> {
-    (0..redists.count())
-        .find(|&vcpu| redists.with(vcpu, |r| u64::from(r.processor_number()) == number) == Some(true))
-        .map(|vcpu| vcpu as u16)
 }
 
 /// MOVALL: what is pending at one vCPU is pending at the other instead. Mappings stay.

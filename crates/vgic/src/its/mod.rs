@@ -5,6 +5,7 @@
 //! exist, and written when the state is saved.
 
 mod commands;
+mod tables;
 
 use std::collections::BTreeMap;
 
@@ -72,6 +73,8 @@ pub struct Its {
     creadr: u64,
     baser: [u64; 2],
     devices: BTreeMap<u32, Device>,
+    /// Events of all devices.
+    events: usize,
     /// The vCPU (index) of each known collection; none until MAPC.
     collections: BTreeMap<u16, Option<u16>>,
 }
@@ -289,7 +292,9 @@ impl Its {
     }
 
     fn drop_device<R: Redists>(&mut self, id: u32, redists: &mut R) {
-        for event in self.devices.remove(&id).unwrap_or_default().events.values() {
+        let device = self.devices.remove(&id).unwrap_or_default();
+        self.events -= device.events.len();
+        for event in device.events.values() {
             if let Some(vcpu) = self.target(event) {
                 detach(event.lpi, vcpu, redists);
             }
@@ -308,28 +313,45 @@ impl Its {
         }
     }
 
-    /// Whether the guest's table `n` has room and memory for entry `id`.
-    fn table_has(&self, n: usize, id: u32, mem: &dyn GuestMemory) -> bool {
+    /// Address and entries (of an indirect table: pages) of the guest's table `n`.
+    fn table(&self, n: usize) -> (u64, u64) {
         let baser = self.baser[n];
-        let (size, id) = (((baser & 0xff) + 1) * PAGE, u64::from(id));
         // With 64 KiB pages bits [15:12] of the register are address bits [51:48].
         let base = baser & 0x0000_ffff_ffff_0000 | (baser >> 12 & 0xf) << 48;
-        let mut entry = [0; ENTRY as usize];
-        if baser & VALID == 0 || id >= 1 << DEVICE_BITS {
-            return false;
+        (base, ((baser & 0xff) + 1) * PAGE / ENTRY)
+    }
+
+    /// Address of entry `id` of the guest's table `n`, if the table has it.
+    fn table_entry(&self, n: usize, id: u32, mem: &dyn GuestMemory) -> Option<u64> {
+        let (base, room) = self.table(n);
+        let id = u64::from(id);
+        if self.baser[n] & VALID == 0 || id >= 1 << DEVICE_BITS {
+            return None;
         }
-        if baser & INDIRECT == 0 {
-            return id < size / ENTRY && mem.read(base + id * ENTRY, &mut entry).is_ok();
+        if self.baser[n] & INDIRECT == 0 {
+            return (id < room).then_some(base + id * ENTRY);
         }
         let per_page = PAGE / ENTRY;
-        let first_level = id / per_page;
-        if first_level >= size / 8 || mem.read(base + first_level * 8, &mut entry).is_err() {
-            return false;
+        let mut entry = [0; ENTRY as usize];
+        if id / per_page >= room || mem.read(base + id / per_page * ENTRY, &mut entry).is_err() {
+            return None;
         }
         let first_level = u64::from_le_bytes(entry);
         let page = first_level & 0x000f_ffff_ffff_0000;
-        first_level & VALID != 0 && mem.read(page + id % per_page * ENTRY, &mut entry).is_ok()
+        (first_level & VALID != 0).then_some(page + id % per_page * ENTRY)
     }
+
+    /// Whether the guest's table `n` has room and memory for entry `id`.
+    fn table_has(&self, n: usize, id: u32, mem: &dyn GuestMemory) -> bool {
+        self.table_entry(n, id, mem).is_some_and(|at| mem.read(at, &mut [0; ENTRY as usize]).is_ok())
+    }
+}
+
+/// The vCPU whose GICR_TYPER.Processor_Number this is.
+fn processor<R: Redists>(number: u64, redists: &mut R) -> Option<u16> {
+    (0..redists.count())
+        .find(|&vcpu| redists.with(vcpu, |r| u64::from(r.processor_number()) == number) == Some(true))
+        .map(|vcpu| vcpu as u16)
 }
 
 /// An event maps to this LPI at this vCPU from now on.
