@@ -5,7 +5,9 @@
 #![forbid(unsafe_code)]
 
 pub mod feature;
+pub mod id;
 pub mod sysreg;
 
 pub use feature::{Feat, FeatSet};
+pub use id::{IdField, IdReg};
 pub use sysreg::{Encoding, SysReg};

@@ -1,0 +1,162 @@
+//! What real KVM answered (oracle/recordings) against what the tables say, and properties of the rules.
+
+use super::*;
+use ulna_arm_regs::id::ID_REGS;
+
+const RECORDED: &str = include_str!("../tests/data/id-registers.txt");
+
+fn hex(s: &str) -> u64 {
+    u64::from_str_radix(s.trim_start_matches("0x"), 16).unwrap()
+}
+
+/// A machine as the recordings' hosts are: hardware that has everything its ID registers say.
+fn host(name: &str, features: u32) -> Machine {
+    let p = Profile::builtin(&format!("qemu-{name}")).unwrap();
+    Machine::with_engine(&p, Policy::Hw, VcpuFeatures::from_bits(features), FeatSet::ALL)
+}
+
+#[test]
+fn id_registers_and_their_writes_answer_as_recorded() {
+    let mut lines = 0;
+    let mut wrong = Vec::new();
+    for l in RECORDED.lines().filter(|l| !l.starts_with('#')) {
+        let w: Vec<&str> = l.split(' ').collect();
+        let m = host(w[0], hex(w[2]) as u32);
+        let r = SysReg::from_code(hex(w[3]) as u16).unwrap();
+        let (value, acc, kept) = (hex(w[4]), hex(w[5]), hex(w[6]));
+        let got = m.value(r).unwrap();
+        if got != value {
+            wrong.push(format!("{} {} {r}: {got:#x}, recorded {value:#x}", w[0], w[1]));
+            continue;
+        }
+        let (mut a, mut k) = (0u64, 0u64);
+        for b in 0..64 {
+            if let Ok(stored) = m.check_write(r, value ^ 1 << b) {
+                a |= 1 << b;
+                k |= u64::from(stored == value ^ 1 << b) << b;
+            }
+        }
+        if (a, k) != (acc, kept) {
+            wrong.push(format!("{} {} {r}: writes {a:#x}/{k:#x}, recorded {acc:#x}/{kept:#x}", w[0], w[1]));
+        }
+        lines += 1;
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), lines + wrong.len(), wrong.join("\n"));
+    assert!(lines > 300, "{lines}");
+}
+
+#[test]
+fn the_engine_shows_only_what_it_executes() {
+    for name in ulna_profile::names() {
+        let p = Profile::builtin(name).unwrap();
+        let m = Machine::new(&p, Policy::Hw, VcpuFeatures::from_bits(0x7f));
+        let told = FeatSet::from_id_regs(|r| m.limit(r));
+        assert!(engine_features().contains(told), "{name}: {:?}", told);
+        assert!(engine_features().contains(m.features()), "{name}");
+        assert_eq!(m.limit(SysReg::ID_AA64PFR0_EL1) & 0xffff, 0x11, "{name}: EL0 and EL1 in AArch64 only");
+        for r in ID_REGS.iter().filter(|r| r.raz == Raz::UnlessAArch32 && r.reg != SysReg::ID_DFR0_EL1) {
+            assert_eq!((m.limit(r.reg), m.writable_mask(r.reg)), (0, 0), "{name} {}", r.reg);
+        }
+    }
+}
+
+#[test]
+fn max_has_what_linux_needs_to_do_without_kpti() {
+    let p = Profile::builtin("max").unwrap();
+    let m =
+        Machine::new(&p, Policy::Hw, VcpuFeatures::PSCI_0_2 | VcpuFeatures::PMU_V3 | VcpuFeatures::PTRAUTH);
+    let f = m.features();
+    for x in [
+        Feat::E0PD,
+        Feat::CSV2,
+        Feat::CSV3,
+        Feat::HAFDBS,
+        Feat::BTI,
+        Feat::PAuth,
+        Feat::PACIMP,
+        Feat::FPAC,
+        Feat::RNG,
+        Feat::WFxT,
+        Feat::I8MM,
+        Feat::BF16,
+        Feat::FRINTTS,
+        Feat::FlagM2,
+        Feat::LSE2,
+        Feat::LRCPC2,
+        Feat::DIT,
+        Feat::SSBS2,
+        Feat::SB,
+        Feat::SPECRES,
+        Feat::TLBIRANGE,
+        Feat::TTL,
+        Feat::TTCNP,
+        Feat::LPA2,
+        Feat::LVA,
+        Feat::PMUv3,
+        Feat::PMULL,
+        Feat::SHA512,
+        Feat::SHA3,
+        Feat::SM3,
+        Feat::SM4,
+        Feat::FHM,
+        Feat::DotProd,
+        Feat::FP16,
+        Feat::FCMA,
+        Feat::JSCVT,
+        Feat::DGH,
+        Feat::DPB2,
+        Feat::PAN3,
+        Feat::UAO,
+        Feat::HPDS2,
+        Feat::LSE,
+        Feat::RDM,
+        Feat::CRC32,
+        Feat::IESB,
+        Feat::RAS,
+        Feat::TGran16K_52,
+        Feat::TGran4K_52,
+        Feat::TGran64K,
+    ] {
+        assert!(f.has(x), "{x}");
+    }
+    assert_eq!(m.limit(SysReg::ID_AA64ISAR1_EL1), 0x0011_1111_1021_1502);
+    let q = Machine::new(&Profile::builtin("max-qarma5").unwrap(), Policy::Hw, VcpuFeatures::PTRAUTH);
+    assert!(q.features().has(Feat::PACQARMA5) && !q.features().has(Feat::PACIMP));
+}
+
+#[test]
+fn ptrauth_needs_its_feature_bits() {
+    let p = Profile::builtin("max").unwrap();
+    let m = Machine::new(&p, Policy::Hw, VcpuFeatures::PSCI_0_2);
+    assert!(!m.features().has(Feat::PAuth) && !m.features().has(Feat::PACGA));
+    assert!(!m.features().has(Feat::PMUv3));
+    assert!(m.supported_vcpu_features().contains(VcpuFeatures::PTRAUTH | VcpuFeatures::PMU_V3));
+    assert!(!m.supported_vcpu_features().contains(VcpuFeatures::SVE));
+    assert_eq!(host("max", 4).supported_vcpu_features().bits(), 0x7f);
+    assert_eq!(host("cortex-a57", 4).supported_vcpu_features().bits(), 0xf);
+    assert_eq!(host("neoverse-n1", 4).supported_vcpu_features().bits(), 0xd);
+}
+
+#[test]
+fn a_lowered_feature_executes_under_hw_and_not_under_soft() {
+    let p = Profile::builtin("altra").unwrap();
+    let lowered = |m: &Machine, r: SysReg| match r {
+        SysReg::ID_AA64ISAR0_EL1 => m.limit(r) & !(0xf << 20),
+        _ => m.limit(r),
+    };
+    let hw = Machine::new(&p, Policy::Hw, VcpuFeatures::PSCI_0_2);
+    let soft = Machine::new(&p, Policy::Soft, VcpuFeatures::PSCI_0_2);
+    assert!(hw.features_for(|r| lowered(&hw, r)).has(Feat::LSE));
+    assert!(!soft.features_for(|r| lowered(&soft, r)).has(Feat::LSE));
+}
+
+#[test]
+fn the_gic_field_follows_the_gic() {
+    let m = Machine::new(&Profile::builtin("altra").unwrap(), Policy::Hw, VcpuFeatures::PSCI_0_2);
+    let v = m.limit(SysReg::ID_AA64PFR0_EL1);
+    assert_eq!(v >> 24 & 0xf, 1);
+    assert_eq!(m.at_first_run(SysReg::ID_AA64PFR0_EL1, v, true), v);
+    assert_eq!(m.at_first_run(SysReg::ID_AA64PFR0_EL1, v, false), v & !(0xf << 24));
+    let rpi = Machine::new(&Profile::builtin("rpi4").unwrap(), Policy::Hw, VcpuFeatures::PSCI_0_2);
+    assert_eq!(rpi.limit(SysReg::ID_AA64PFR0_EL1) >> 24 & 0xf, 0);
+}
