@@ -11,6 +11,7 @@ use crate::mem::PhysMap;
 use crate::mem::access::Monitor;
 use crate::mem::physmap::Slot;
 use crate::mem::tlb::{CtxKey, Tlb, TlbOp};
+use crate::pmu::Pmu;
 use crate::shared::{Pe, Request, Ticket, VmShared};
 use crate::state::{CpuState, daif};
 use crate::{CpuLines, Feat, FeatSet, SysReg};
@@ -95,9 +96,14 @@ pub struct Cpu {
     pub(crate) event: bool,
     /// Debug state machine and what the hypervisor asked for.
     pub debug: Debug,
+    pub(crate) pmu: Pmu,
+    /// PC at which the running block started; instructions of it are not yet in `state.icount`.
+    block_pc: u64,
     fp_on: bool,
     attention: u32,
     slow: bool,
+    /// The smaller of `budget` and the PMU's deadline.
+    limit: u64,
     regimes: Vec<[u64; 3]>,
     ctx_memo: [Option<[u64; 4]>; 4],
 }
@@ -135,9 +141,12 @@ impl Cpu {
             ccsidr: [0; 16],
             event: false,
             debug: Debug::default(),
+            pmu: Pmu::default(),
+            block_pc: 0,
             fp_on: false,
             attention: 0,
             slow: false,
+            limit: u64::MAX,
             regimes: Vec::new(),
             ctx_memo: [None; 4],
             config,
@@ -161,8 +170,10 @@ impl Cpu {
     /// is looked at anew on entry.
     pub fn run(&mut self) -> Exit {
         self.pe.enter();
+        self.block_pc = self.state.pc;
         self.regime_changed();
         self.recheck_debug();
+        self.pmu_plan();
         let exit = self.run_blocks();
         self.pe.leave();
         exit
@@ -170,7 +181,7 @@ impl Cpu {
 
     fn run_blocks(&mut self) -> Exit {
         loop {
-            if (self.lines.get() & self.attention) != 0 || self.slow || self.state.icount >= self.budget {
+            if (self.lines.get() & self.attention) != 0 || self.slow || self.state.icount >= self.limit {
                 if let Some(exit) = self.attend() {
                     return exit;
                 }
@@ -206,22 +217,26 @@ impl Cpu {
     #[inline(always)]
     fn run_block(&mut self, insns: &[Insn]) -> Option<Exit> {
         let mut pc = self.state.pc;
+        self.block_pc = pc;
         for (n, i) in insns.iter().enumerate() {
             self.state.pc = pc;
             match (i.exec)(self, i) {
                 Ok(Flow::Next) => pc = pc.wrapping_add(4),
                 Ok(Flow::Jump) => {
                     self.state.icount += n as u64 + 1;
+                    self.block_pc = self.state.pc;
                     return None;
                 }
                 Err(Stop) => {
                     self.state.icount += n as u64;
+                    self.block_pc = self.state.pc;
                     return self.stopped(i.raw);
                 }
             }
         }
         self.state.pc = pc;
         self.state.icount += insns.len() as u64;
+        self.block_pc = pc;
         None
     }
 
@@ -234,6 +249,7 @@ impl Cpu {
             return None;
         }
         let before = self.state.btype;
+        self.block_pc = self.state.pc;
         self.state.btype |= UNTOUCHED;
         let r = (i.exec)(self, i);
         match r {
@@ -245,9 +261,11 @@ impl Cpu {
                     self.state.pc = self.state.pc.wrapping_add(4);
                 }
                 self.state.icount += 1;
+                self.block_pc = self.state.pc;
                 None
             }
             Err(Stop) => {
+                self.block_pc = self.state.pc;
                 self.state.btype = before;
                 self.stopped(i.raw)
             }
@@ -304,6 +322,11 @@ impl Cpu {
         if lines & CpuLines::KICK != 0 {
             self.lines.clear(CpuLines::KICK);
             return Some(Exit::Kick);
+        }
+        if self.state.icount >= self.pmu.deadline {
+            self.pmu_sync();
+            self.update_limit();
+            return Some(Exit::Pmu);
         }
         if self.state.icount >= self.budget {
             return Some(Exit::Budget);
@@ -511,14 +534,23 @@ impl Cpu {
         self.raise(Exception::new(ec::FP, 1 << 24 | 0xe << 20))
     }
 
+    /// Instructions executed, including those of the block that runs.
+    pub(crate) fn icount_now(&self) -> u64 {
+        self.state.icount + (self.state.pc.wrapping_sub(self.block_pc) / 4).min(64)
+    }
+
+    pub(crate) fn update_limit(&mut self) {
+        self.limit = self.budget.min(self.pmu.deadline);
+    }
+
     /// CNTVCT_EL0.
     pub fn cntvct(&self) -> u64 {
-        self.config.clock.counter(self.state.icount).wrapping_sub(self.cntvoff)
+        self.config.clock.counter(self.icount_now()).wrapping_sub(self.cntvoff)
     }
 
     /// CNTPCT_EL0.
     pub fn cntpct(&self) -> u64 {
-        self.config.clock.counter(self.state.icount).wrapping_sub(self.cntpoff)
+        self.config.clock.counter(self.icount_now()).wrapping_sub(self.cntpoff)
     }
 
     /// The instruction at PC was carried out by the hypervisor.

@@ -234,6 +234,7 @@ impl Cpu {
     }
 
     fn enter_el1(&mut self, v: Vector, ret: u64) {
+        self.pmu_sync();
         let spsr = self.pstate();
         let offset = match (self.state.el, self.state.spsel) {
             (0, _) => 0x400,
@@ -265,6 +266,7 @@ impl Cpu {
 
     /// ERET (and the authenticated forms, with their result as `target`).
     pub fn exception_return(&mut self, target: u64) {
+        self.pmu_sync();
         let v = self.state.sys(SysReg::SPSR_EL1) as u32;
         self.clear_exclusive();
         let ss = self.step_bit_on_return(v);

@@ -26,6 +26,8 @@ pub enum Exit {
     Kick,
     /// The instruction budget ([`crate::Cpu::budget`]) is used up. Between two instructions.
     Budget,
+    /// A performance counter overflowed: look at [`crate::Cpu::pmu_interrupt`]. Between two instructions.
+    Pmu,
     /// WFI with nothing pending; PC is after it.
     Wfi,
     /// WFE without an event; PC is after it.

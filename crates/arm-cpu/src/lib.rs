@@ -31,6 +31,7 @@ pub mod lines;
 pub mod maintenance;
 pub mod mem;
 pub mod pauth;
+pub mod pmu;
 pub mod qarma;
 pub mod shared;
 pub mod state;

@@ -1,6 +1,6 @@
 //! System registers as MRS and MSR see them: who may access, what is computed, what a write does.
 //!
-//! A register that the CPU does not own (GIC CPU interface, timers, PMU) leaves for the hypervisor as
+//! A register that the CPU does not own (GIC CPU interface, timers) leaves for the hypervisor as
 //! [`Exit::SysReg`]; so does every encoding without a row here, and the hypervisor decides between a value, zero and
 //! UNDEFINED, as KVM does.
 
@@ -77,7 +77,6 @@ fn check_el0(cpu: &mut Cpu, r: SysReg, enc: u16, rt: u8, read: bool) -> Result<(
         CNTPCT_EL0 | CNTPCTSS_EL0 if read => kctl & 1 != 0,
         CNTV_CTL_EL0 | CNTV_CVAL_EL0 | CNTV_TVAL_EL0 => kctl >> 8 & 1 != 0,
         CNTP_CTL_EL0 | CNTP_CVAL_EL0 | CNTP_TVAL_EL0 => kctl >> 9 & 1 != 0,
-        _ if is_pmu(r) && enc >> 11 & 7 == 3 => true, // PMUSERENR_EL0 is looked at by the PMU
         _ => {
             // FEAT_IDST: reads of the feature ID space report where they came from.
             let id_space = enc >> 14 == 3 && enc >> 7 & 15 == 0 && matches!(enc >> 11 & 7, 0 | 1 | 3);
@@ -117,7 +116,6 @@ fn is_trapped(r: SysReg) -> bool {
     ) || (ICC_IAR0_EL1 as u16..=ICC_IGRPEN1_EL1 as u16).contains(&n)
         || (ERRSELR_EL1 as u16..=ERXMISC3_EL1 as u16).contains(&n)
         || (LORSA_EL1 as u16..=LORID_EL1 as u16).contains(&n)
-        || is_pmu(r)
         || matches!(
             r,
             RGSR_EL1
@@ -153,6 +151,9 @@ pub fn read(cpu: &mut Cpu, row: Option<SysReg>, enc: u16, rt: u8) -> Result<u64,
     };
     if needs(r).is_some_and(|f| !cpu.has(f)) {
         return Err(undefined(cpu));
+    }
+    if is_pmu(r) {
+        return cpu.pmu_read(r, enc, rt);
     }
     if el0 {
         check_el0(cpu, r, enc, rt, true)?;
@@ -217,6 +218,9 @@ pub fn write(cpu: &mut Cpu, row: Option<SysReg>, enc: u16, rt: u8, v: u64) -> Re
     };
     if needs(r).is_some_and(|f| !cpu.has(f)) {
         return Err(undefined(cpu));
+    }
+    if is_pmu(r) {
+        return cpu.pmu_write(r, enc, rt, v);
     }
     if el0 {
         check_el0(cpu, r, enc, rt, false)?;
