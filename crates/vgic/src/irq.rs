@@ -60,9 +60,9 @@ impl Irq {
     }
 
     /// Whether a CPU interface may take it, as far as the interrupt itself is concerned. KVM never
-    /// presents an active interrupt a second time.
+    /// presents an active interrupt a second time. Special INTIDs cannot be told from "nothing".
     pub fn ready(&self) -> bool {
-        self.enabled && !self.active && self.pending()
+        self.enabled && !self.active && self.pending() && self.intid < FIRST_SPECIAL
     }
 
     /// Drives the input.

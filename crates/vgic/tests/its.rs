@@ -304,3 +304,38 @@ fn broken_tables_are_refused_whole() {
     twin.g.w64(0, T, 0x100, 1 << 63 | DEVICES);
     assert_eq!(twin.g.gic.its_restore_tables(0, &twin.g.ram), Err(GicError::Memory));
 }
+
+/// One LPI mapped by many events, and a queue full of commands that look at all of them: the guest's
+/// store comes back soon with the queue not empty, and the next one goes on.
+#[test]
+fn a_queue_of_costly_commands_is_carried_out_in_parts() {
+    let mut d = Driver::new(2);
+    d.mapc(0, 0, true);
+    d.mapd(0, 16, true);
+    d.g.w(0, T, 0, 0);
+    d.g.w64(0, T, 0x80, 1 << 63 | QUEUE | 0xf);
+    d.g.w(0, T, 0, 1);
+    for round in 0..20u64 {
+        for n in 0..2047u64 {
+            let event = round * 2047 + n;
+            let words = [0xa, event | 8192 << 32, 0, 0];
+            let slot = QUEUE + (round * 2047 + n) % 2048 * 32;
+            (0..4).for_each(|i| d.g.ram.put64(slot + i * 8, words[i as usize]));
+        }
+        d.g.w64(0, T, 0x88, (round + 1) * 2047 % 2048 * 32);
+    }
+    let start = 20 * 2047 % 2048;
+    for n in 0..2047 {
+        let slot = QUEUE + (start + n) % 2048 * 32;
+        let words = [9, 0, 1 << 63 | (n % 2) << 16, 0];
+        (0..4).for_each(|i| d.g.ram.put64(slot + i * 8, words[i as usize]));
+    }
+    let end = (start + 2047) % 2048 * 32;
+    d.g.w64(0, T, 0x88, end);
+    let done = d.g.r64(0, T, 0x90);
+    assert_ne!(done, end);
+    assert_eq!(d.g.r(0, T, 0) >> 31, 0, "not quiescent");
+    d.g.w64(0, T, 0x88, end);
+    assert_ne!(d.g.r64(0, T, 0x90), done);
+    d.msi(0, 5).unwrap();
+}

@@ -305,3 +305,15 @@ fn five_hundred_vcpus() {
     assert!(ulna_vgic::Gic::new(GicConfig::new(Version::V2, affinities(9), 64)).is_err());
     assert!(ulna_vgic::Gic::new(GicConfig::new(Version::V3, affinities(1), 65)).is_err());
 }
+
+#[test]
+fn special_intids_are_never_taken() {
+    let mut g = Guest::raw(GicConfig::new(Version::V3, affinities(1), 1024));
+    g.w(0, D, 0, 2);
+    g.open(0);
+    g.w(0, D, 0x17c, 0xffff_ffff);
+    g.w(0, D, 0x27c, 0xf000_0000);
+    assert!(!g.irq(0));
+    g.gic.set_spi(1019, true).unwrap();
+    assert_eq!(g.mrs(0, IccReg::Iar1), 1019);
+}

@@ -13,6 +13,10 @@ const COMMAND: u64 = 32;
 /// sensible guest.
 pub(super) const MAX_EVENTS: usize = 1 << crate::lpi::LPI_ID_BITS;
 
+/// Mappings looked at for one store of the guest, which must not keep its vCPU busy for long. No
+/// sensible guest comes near; the rest of the queue waits for the next store.
+const WORK_PER_STORE: usize = 1 << 20;
+
 /// A command, decoded. Names are the manual's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Command {
@@ -69,20 +73,32 @@ impl Its {
             return;
         }
         let size = self.queue_size();
+        let mut budget = WORK_PER_STORE;
         // CBASER is frozen while enabled, so CREADR meets CWRITER within one round; the bound is for
         // a CREADR that userspace restored.
         for _ in 0..size / COMMAND {
-            if self.creadr == self.cwriter {
+            if self.creadr == self.cwriter || budget == 0 {
                 break;
             }
+            budget = budget.saturating_sub(1);
             let mut bytes = [0; COMMAND as usize];
             if mem.read((self.cbaser & TABLE_ADDRESS) + self.creadr, &mut bytes).is_ok() {
                 let word = |i: usize| bytes[i * 8..].first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
                 if let Some(command) = Command::decode([word(0), word(1), word(2), word(3)]) {
+                    budget = budget.saturating_sub(self.cost(command));
                     let _skipped = self.execute(command, propbaser, redists, mem);
                 }
             }
             self.creadr = if self.creadr + COMMAND >= size { 0 } else { self.creadr + COMMAND };
+        }
+    }
+
+    /// Mappings that a command looks at, beyond one.
+    fn cost(&self, command: Command) -> usize {
+        match command {
+            Command::Mapc { .. } | Command::Invall { .. } | Command::Movall { .. } => self.events,
+            Command::Mapd { device, .. } => self.devices.get(&device).map_or(0, |d| d.events.len()),
+            _ => 0,
         }
     }
 
