@@ -2,7 +2,7 @@
 
 use super::{print::say, shared, slot};
 use crate::asm::{Asm, reg};
-use crate::fields::REGISTERS;
+use crate::fields::{REGISTERS, fields};
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use ulna_arm_regs::SysReg::*;
 
@@ -78,10 +78,10 @@ fn start(asm: &mut Asm) {
 
 fn registers(asm: &mut Asm) {
     say(asm, "\r\nregisters (fields that are 0 are left out)\r\n");
-    for (register, fields) in REGISTERS {
+    for &register in REGISTERS {
         let name = asm.text(&format!("{:<16}", register.name()));
         let mut table = Vec::new();
-        for &(lsb, width, field) in *fields {
+        for (lsb, width, field) in fields(register) {
             table.extend([lsb, width]);
             table.extend(field.bytes());
             table.push(0);
@@ -92,7 +92,7 @@ fn registers(asm: &mut Asm) {
         dynasm!(ops
             ; .arch aarch64
             ; adr x0, =>name
-            ; mrs x1, reg(*register)
+            ; mrs x1, reg(register)
             ; adr x2, =>table
             ; bl ->show_reg
         );
