@@ -232,8 +232,14 @@ fn load_pair<K: Kind, A: Address>(cpu: &mut Cpu, i: &Insn) -> Exec {
     begin::<K>(cpu, i)?;
     let addr = A::of(cpu, i);
     let (a, b) = cpu.load_pair::<K::M>(addr)?;
-    K::put(cpu, i.rd, a);
-    K::put(cpu, i.ra, b);
+    // Rt = Rt2 is CONSTRAINED UNPREDICTABLE; which value stays is as in QEMU.
+    if K::FP {
+        K::put(cpu, i.rd, a);
+        K::put(cpu, i.ra, b);
+    } else {
+        K::put(cpu, i.ra, b);
+        K::put(cpu, i.rd, a);
+    }
     A::write_back(cpu, i, addr);
     Ok(Flow::Next)
 }
