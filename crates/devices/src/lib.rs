@@ -39,5 +39,6 @@ mod mmio;
 pub mod pl011;
 pub mod pl031;
 pub mod pl061;
+pub mod virtio;
 
 pub use mmio::{Attention, IrqLine, Level, MmioDevice};

@@ -217,10 +217,10 @@ impl MmioDevice for Rtc {
         let before = self.model.deadline();
         write32(offset, data, |reg, value| self.model.write(reg, value, now));
         self.irq.drive(self.model.line());
-        if self.model.deadline() != before {
-            if let Some(hook) = &self.attention {
-                hook();
-            }
+        if self.model.deadline() != before
+            && let Some(hook) = &self.attention
+        {
+            hook();
         }
     }
 }

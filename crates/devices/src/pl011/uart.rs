@@ -127,12 +127,13 @@ impl MmioDevice for Uart {
                 n += 1;
             }
         });
-        if n > 0 && !self.sink_dead {
-            if let Err(e) = self.sink.put(&out[..n]) {
-                self.sink_dead = true;
-                self.error = Some(e);
-                self.call_attention();
-            }
+        if n > 0
+            && !self.sink_dead
+            && let Err(e) = self.sink.put(&out[..n])
+        {
+            self.sink_dead = true;
+            self.error = Some(e);
+            self.call_attention();
         }
         self.after_access();
     }
