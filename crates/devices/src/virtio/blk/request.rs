@@ -123,7 +123,7 @@ impl<S: Media> Blk<S> {
             T_DISCARD | T_WRITE_ZEROES => {
                 self.may_write()?;
                 let count = input.remaining() / 16;
-                if input.remaining() % 16 != 0 || count == 0 || count > u64::from(MAX_RANGES) {
+                if !input.remaining().is_multiple_of(16) || count == 0 || count > u64::from(MAX_RANGES) {
                     return Err(Refusal::Io);
                 }
                 for _ in 0..count {
@@ -168,7 +168,7 @@ impl<S: Media> Blk<S> {
     fn range(&self, sector: u64, len: u64) -> Result<u64, Refusal> {
         let offset = sector.checked_mul(SECTOR).ok_or(Refusal::Io)?;
         let end = offset.checked_add(len).ok_or(Refusal::Io)?;
-        if len % SECTOR != 0 || end > self.media.len() {
+        if !len.is_multiple_of(SECTOR) || end > self.media.len() {
             return Err(Refusal::Io);
         }
         Ok(offset)
