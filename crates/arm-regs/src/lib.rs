@@ -6,8 +6,10 @@
 
 pub mod feature;
 pub mod id;
+pub mod row;
 pub mod sysreg;
 
 pub use feature::{Feat, FeatSet};
 pub use id::{IdField, IdReg};
+pub use row::{Row, rows};
 pub use sysreg::{Encoding, SysReg};

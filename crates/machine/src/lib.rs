@@ -7,10 +7,12 @@
 mod cache;
 mod engine;
 mod limit;
+mod reset;
 mod vcpu;
 mod write;
 
 pub use engine::engine_features;
+pub use reset::mpidr;
 pub use vcpu::VcpuFeatures;
 pub use write::Refused;
 

@@ -160,3 +160,49 @@ fn the_gic_field_follows_the_gic() {
     let rpi = Machine::new(&Profile::builtin("rpi4").unwrap(), Policy::Hw, VcpuFeatures::PSCI_0_2);
     assert_eq!(rpi.limit(SysReg::ID_AA64PFR0_EL1) >> 24 & 0xf, 0);
 }
+
+#[test]
+fn register_lists_are_as_recorded() {
+    let text = include_str!("../tests/data/register-lists.txt");
+    let mut lines = text.lines().filter(|l| !l.starts_with('#'));
+    let mut seen = 0;
+    while let (Some(list), Some(hosts)) = (lines.next(), lines.next()) {
+        let want: Vec<u16> = list
+            .split(' ')
+            .flat_map(|w| match w.split_once("..") {
+                Some((a, b)) => hex(a) as u16..=hex(b) as u16,
+                None => hex(w) as u16..=hex(w) as u16,
+            })
+            .collect();
+        for h in hosts.split_whitespace() {
+            let p: Vec<&str> = h.split('/').collect();
+            let got: Vec<u16> = host(p[0], hex(p[2]) as u32).reg_list().iter().map(|r| r.code()).collect();
+            assert_eq!(got, want, "{h}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 30, "{seen}");
+}
+
+#[test]
+fn reset_values_are_as_recorded() {
+    let mut lines = 0;
+    let mut wrong = Vec::new();
+    for l in include_str!("../tests/data/reset-values.txt").lines().filter(|l| !l.starts_with('#')) {
+        let w: Vec<&str> = l.split(' ').collect();
+        let m = host(w[0], hex(w[2]) as u32);
+        let r = SysReg::from_code(hex(w[3]) as u16).unwrap();
+        let got = m.reset_value(r, 0);
+        if got != Some(hex(w[4])) {
+            wrong.push(format!("{} {} {r}: {got:x?}, recorded {}", w[0], w[1], w[4]));
+        }
+        lines += 1;
+    }
+    assert!(wrong.is_empty(), "{} of {lines}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(lines > 500, "{lines}");
+}
+
+#[test]
+fn mpidr_of_a_vcpu() {
+    assert_eq!([0, 1, 15, 16, 511].map(mpidr), [1 << 31, 0x8000_0001, 0x8000_000f, 0x8000_0100, 0x8000_1f0f]);
+}
