@@ -82,13 +82,12 @@ impl Machine {
         s.set_sys(SysReg::TTBR0_EL1, TABLES);
         s.set_sys(SysReg::VBAR_EL1, VECTORS);
         s.set_sys(SysReg::CPACR_EL1, 3 << 20);
-        // M, C, I, SA, SA0, UCI, UCT, DZE, nTWE, nTWI, EnIA..EnDB, SPAN; nAA stays 0
+        // M, C, I, SA (not SA0: qemu-user checks no SP alignment), UCI, UCT, DZE, nTWE, nTWI, EnIA..EnDB, SPAN; nAA stays 0
         s.set_sys(
             SysReg::SCTLR_EL1,
             1 | 1 << 2
                 | 1 << 12
                 | 1 << 3
-                | 1 << 4
                 | 1 << 26
                 | 1 << 15
                 | 1 << 14

@@ -198,11 +198,23 @@ fn state(r: &mut Rng, insns: &[u32]) -> Regs {
     g.fpsr = if r.one_in(2) { 0 } else { r.next() as u32 & 0x0800_009f };
     g.fpcr = fpcr(r);
     for &i in insns {
+        // BR, BLR, RET: QEMU fetches before it looks at PC alignment, the manual ranks it higher (D1.3.5).
+        if i & 0xfe00_0000 == 0xd600_0000 && i >> 5 & 31 != 31 {
+            g.x[(i >> 5 & 31) as usize] &= !3;
+        }
         // Loads and stores: bit 27 set, bit 25 clear. Give them an address, and a small offset register.
         if i >> 25 & 0b101 == 0b100 && !r.one_in(12) {
             let (rn, rm) = ((i >> 5 & 31) as usize, (i >> 16 & 31) as usize);
             if rn < 31 {
                 g.x[rn] = address(r);
+            }
+            // QEMU lets an exclusive store fail before it looks at alignment, the manual does not
+            // (AArch64.ExclusiveMonitorsPass).
+            if i >> 24 & 0x3f == 0b001000 && i >> 22 & 3 == 0 {
+                g.sp &= !15;
+                if rn < 31 {
+                    g.x[rn] &= !15;
+                }
             }
             if i >> 21 & 1 != 0 && rm < 31 && rm != rn && i >> 24 & 0x3f == 0b111000 {
                 g.x[rm] = match r.below(3) {
@@ -227,7 +239,7 @@ pub fn comparable(l: &Line) -> bool {
 pub fn word(r: &mut Rng, l: &Line) -> Option<u32> {
     for _ in 0..64 {
         let w = l.value | r.next() as u32 & !l.mask;
-        if find(w).is_some_and(|f| f.op == l.op) && !crate::diff_cpu::excluded(w) {
+        if find(w).is_some_and(|f| f.op == l.op) {
             return Some(w);
         }
     }
