@@ -1,7 +1,7 @@
 //! Random cases: every line of the decode table, states that reach the corners.
 
 use ulna_arm_cpu::decode::{LINES, Line, find};
-use ulna_conformance::el0::{BRK, CODE, Case, DATA, DATA_LEN, MAX_INSNS, Regs};
+use ulna_conformance::el0::{BRK, CODE, Case, DATA, DATA_LEN, MAX_INSNS, Regs, SLOT};
 
 /// xorshift64*: repeatable from the seed.
 pub struct Rng(u64);
@@ -198,23 +198,11 @@ fn state(r: &mut Rng, insns: &[u32]) -> Regs {
     g.fpsr = if r.one_in(2) { 0 } else { r.next() as u32 & 0x0800_009f };
     g.fpcr = fpcr(r);
     for &i in insns {
-        // BR, BLR, RET: QEMU fetches before it looks at PC alignment, the manual ranks it higher (D1.3.5).
-        if i & 0xfe00_0000 == 0xd600_0000 && i >> 5 & 31 != 31 {
-            g.x[(i >> 5 & 31) as usize] &= !3;
-        }
+        let (rn, rm) = ((i >> 5 & 31) as usize, (i >> 16 & 31) as usize);
         // Loads and stores: bit 27 set, bit 25 clear. Give them an address, and a small offset register.
         if i >> 25 & 0b101 == 0b100 && !r.one_in(12) {
-            let (rn, rm) = ((i >> 5 & 31) as usize, (i >> 16 & 31) as usize);
             if rn < 31 {
                 g.x[rn] = address(r);
-            }
-            // QEMU lets an exclusive store fail before it looks at alignment, the manual does not
-            // (AArch64.ExclusiveMonitorsPass).
-            if i >> 24 & 0x3f == 0b001000 && i >> 22 & 3 == 0 {
-                g.sp &= !15;
-                if rn < 31 {
-                    g.x[rn] &= !15;
-                }
             }
             if i >> 21 & 1 != 0 && rm < 31 && rm != rn && i >> 24 & 0x3f == 0b111000 {
                 g.x[rm] = match r.below(3) {
@@ -222,6 +210,28 @@ fn state(r: &mut Rng, insns: &[u32]) -> Regs {
                     1 => (r.below(64) as i64 - 32) as u64,
                     _ => r.below(64) | r.next() << 32,
                 };
+            }
+        } else if i >> 25 & 0b101 == 0b100 && rn < 31 {
+            // Anywhere, but not in the memory of the reference's own process.
+            g.x[rn] |= 0x00f0_0000_0000_0000;
+        }
+        // BR, BLR, RET: QEMU fetches before it looks at PC alignment, the manual ranks it higher (D1.3.5).
+        if i & 0xfe00_0000 == 0xd600_0000 && rn != 31 {
+            g.x[rn] &= !3;
+        }
+        // QEMU 7.2 does not check the alignment of LDAPR.
+        if i & 0x3fff_fc00 == 0x38bf_c000 {
+            g.sp &= !15;
+            if rn < 31 {
+                g.x[rn] &= !15;
+            }
+        }
+        // QEMU lets an exclusive store fail before it looks at alignment, the manual does not
+        // (AArch64.ExclusiveMonitorsPass); and takes address -1 for its closed monitor.
+        if i >> 24 & 0x3f == 0b001000 && i >> 22 & 3 == 0 {
+            g.sp &= !15;
+            if rn < 31 {
+                g.x[rn] &= !15;
             }
         }
     }
@@ -235,11 +245,43 @@ pub fn comparable(l: &Line) -> bool {
     !NOT.contains(&l.name) && l.exec.is_some()
 }
 
+/// CONSTRAINED UNPREDICTABLE operand combinations: each side may choose.
+fn unpredictable(w: u32) -> bool {
+    let (rt, rt2, load) = (w & 31, w >> 10 & 31, w >> 22 & 1 != 0);
+    let pair = w >> 27 & 0b101 == 0b101 && w >> 25 & 1 == 0;
+    let exclusive_pair = w >> 24 & 0x3f == 0b001000 && w >> 21 & 1 != 0 && w >> 23 & 1 == 0;
+    (pair || exclusive_pair) && load && rt == rt2
+}
+
+/// A direct branch to the instructions of some case; it should land on BRK, or outside.
+fn into_a_case(w: u32) -> bool {
+    let signed = |lo: u32, n: u32| ((w << (32 - lo - n)) as i32 >> (32 - n)) * 4;
+    let offset = if w & 0x7c00_0000 == 0x1400_0000 {
+        signed(0, 26)
+    } else if w & 0xff00_0000 == 0x5400_0000 || w & 0x7e00_0000 == 0x3400_0000 {
+        signed(5, 19)
+    } else if w & 0x7e00_0000 == 0x3600_0000 {
+        signed(5, 14)
+    } else {
+        return false;
+    };
+    offset.rem_euclid(SLOT as i32) < 4 * MAX_INSNS as i32
+}
+
+/// Accesses of more than 8 bytes, which may be carried out in part before a fault: what was loaded or stored of them is
+/// then not specified (Arm ARM B2.2.1).
+pub fn partial_on_fault(w: u32) -> bool {
+    let pair = w >> 27 & 0b101 == 0b101 && w >> 25 & 1 == 0;
+    let vector = w >> 26 & 1 != 0 && w >> 27 & 1 != 0 && w >> 25 & 1 == 0;
+    let pair_of_words = w >> 24 & 0x3f == 0b001000 && w >> 21 & 1 != 0;
+    pair || vector || pair_of_words
+}
+
 /// A random word of the line.
 pub fn word(r: &mut Rng, l: &Line) -> Option<u32> {
     for _ in 0..64 {
         let w = l.value | r.next() as u32 & !l.mask;
-        if find(w).is_some_and(|f| f.op == l.op) {
+        if find(w).is_some_and(|f| f.op == l.op) && !unpredictable(w) && !into_a_case(w) {
             return Some(w);
         }
     }
@@ -257,7 +299,8 @@ pub fn case(r: &mut Rng, l: &Line) -> Option<Case> {
         if pair == 0 || w >> 31 & 1 != 0 {
             let rt = if w >> 5 & 31 == 3 { 4 } else { 3 };
             let load = w & 0xffe0_0000 | 1 << 22 | 31 << 16 | (w & 1 << 15) | 31 << 10 | w & (31 << 5) | rt;
-            insns[0] = if pair != 0 { load & !(31 << 10) | 5 << 10 } else { load };
+            let rt2 = if w >> 5 & 31 == 5 { 6 } else { 5 };
+            insns[0] = if pair != 0 { load & !(31 << 10) | rt2 << 10 } else { load };
             insns[1] = w;
         }
     }
@@ -278,5 +321,5 @@ pub fn lines(class: Option<&str>) -> Vec<&'static Line> {
 
 /// Address of slot `n`, for messages.
 pub fn slot_address(n: usize) -> u64 {
-    CODE + n as u64 * ulna_conformance::el0::SLOT
+    CODE + n as u64 * SLOT
 }
