@@ -217,7 +217,7 @@ fn state(r: &mut Rng, insns: &[u32]) -> Regs {
         }
         // BR, BLR, RET: QEMU fetches before it looks at PC alignment, the manual ranks it higher (D1.3.5).
         if i & 0xfe00_0000 == 0xd600_0000 && rn != 31 {
-            g.x[rn] &= !3;
+            g.x[rn] = (g.x[rn] & !3) | if g.x[rn] >> 32 == 0 { 1 << 54 } else { 0 };
         }
         // QEMU 7.2 does not check the alignment of LDAPR.
         if i & 0x3fff_fc00 == 0x38bf_c000 {
