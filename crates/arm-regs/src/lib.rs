@@ -5,11 +5,13 @@
 #![forbid(unsafe_code)]
 
 pub mod feature;
+pub mod field;
 pub mod id;
 pub mod row;
 pub mod sysreg;
 
 pub use feature::{Feat, FeatSet};
+pub use field::Field;
 pub use id::{IdField, IdReg};
 pub use row::{Row, rows};
 pub use sysreg::{Encoding, SysReg};

@@ -206,3 +206,63 @@ fn reset_values_are_as_recorded() {
 fn mpidr_of_a_vcpu() {
     assert_eq!([0, 1, 15, 16, 511].map(mpidr), [1 << 31, 0x8000_0001, 0x8000_000f, 0x8000_0100, 0x8000_1f0f]);
 }
+
+mod properties {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn machines() -> Vec<Machine> {
+        let of = |n: &str, f| {
+            Machine::new(&Profile::builtin(n).unwrap(), Policy::Soft, VcpuFeatures::from_bits(f))
+        };
+        ulna_profile::names().flat_map(|n| [of(n, 0x4), of(n, 0x6c)]).collect()
+    }
+
+    #[test]
+    fn the_limit_itself_is_always_accepted() {
+        for m in machines() {
+            for r in ID_REGS {
+                assert_eq!(m.check_write(r.reg, m.limit(r.reg)), Ok(m.limit(r.reg)), "{}", r.reg);
+            }
+        }
+    }
+
+    proptest! {
+        /// What was accepted is accepted again as it was stored, adds no feature, and changes no bit outside the mask.
+        #[test]
+        fn writes_only_lower(which in 0usize..1000, reg in 0usize..1000, flips in any::<u64>(), keep in any::<u64>()) {
+            let all = machines();
+            let m = &all[which % all.len()];
+            let row = &ID_REGS[reg % ID_REGS.len()];
+            let limit = m.limit(row.reg);
+            let new = limit & (keep | !m.writable_mask(row.reg)) ^ flips & 0x11 & m.writable_mask(row.reg);
+            if let Ok(stored) = m.check_write(row.reg, new) {
+                prop_assert_eq!(m.check_write(row.reg, stored), Ok(stored));
+                if row.reg != SysReg::CLIDR_EL1 {
+                    prop_assert_eq!((stored ^ limit) & !m.writable_mask(row.reg), 0);
+                }
+                let told = m.features_for(|r| if r == row.reg { stored } else { m.limit(r) });
+                prop_assert!(m.features().contains(told), "{}: {:x} of {:x}", row.reg, stored, limit);
+            }
+        }
+
+        /// Lowering to an engine never announces what it lacks, and a field the engine has in full stays.
+        #[test]
+        fn lowering_removes_exactly_what_is_missing(v in any::<u64>(), reg in 0usize..1000, lack in 0usize..Feat::COUNT) {
+            let row = &ID_REGS[reg % ID_REGS.len()];
+            prop_assert_eq!(crate::engine::lower_to(row.reg, v, FeatSet::ALL), v);
+            let engine = FeatSet::ALL.without(Feat::ALL[lack]);
+            let low = crate::engine::lower_to(row.reg, v, engine);
+            for f in row.fields {
+                let announced = |c: &ulna_arm_regs::feature::Clause| c.reg == row.reg && c.lsb == f.lsb;
+                if !Feat::ALL[lack].rule().iter().any(announced) {
+                    prop_assert_eq!(f.raw(low), f.raw(v));
+                }
+            }
+            let told = FeatSet::from_id_regs(|r| if r == row.reg { low } else { 0 });
+            // Feature rules with an absent value of zero (signed fields) are announced by zero itself.
+            let zero = FeatSet::from_id_regs(|_| 0);
+            prop_assert!(!told.has(Feat::ALL[lack]) || zero.has(Feat::ALL[lack]));
+        }
+    }
+}
