@@ -36,6 +36,7 @@ mod chain;
 pub mod console;
 mod core;
 mod mmio;
+pub mod net;
 mod queues;
 pub mod rng;
 
