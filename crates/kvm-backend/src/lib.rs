@@ -1,1 +1,116 @@
-//! The seam for VMMs: one hypervisor interface, software or the host's own.
+//! The seam for VMMs: one hypervisor interface at the level of typed KVM requests, software or the host's own.
+//!
+//! A VMM holds a [`Hypervisor`], makes a [`Vm`], gives it memory, vCPUs and an interrupt controller ([`Device`]), and runs
+//! each [`Vcpu`] on a thread of its own; a [`Kicker`] brings a running vCPU back. Requests fail with the errno that KVM
+//! would answer.
+
+use std::sync::Arc;
+
+pub use ulna_kvm_abi as abi;
+pub use ulna_kvm_abi::{Errno, RegId, VcpuInit};
+pub use vm_memory::GuestRegionMmap;
+
+pub mod software;
+
+/// Result of a request.
+pub type Result<T> = std::result::Result<T, Errno>;
+
+/// `/dev/kvm`.
+pub trait Hypervisor: Send + Sync {
+    /// Makes a VM with this many bits of guest-physical address; 0 means 40.
+    fn create_vm(&self, ipa_bits: u8) -> Result<Arc<dyn Vm>>;
+    /// KVM_CAP_ARM_VM_IPA_SIZE: most bits of guest-physical address.
+    fn max_ipa_bits(&self) -> u8;
+}
+
+/// A VM descriptor.
+pub trait Vm: Send + Sync {
+    /// Shows `region` to the guest at `gpa` as memory slot `slot`. Flags are those of KVM_SET_USER_MEMORY_REGION.
+    fn set_memory(&self, slot: u32, gpa: u64, region: Arc<GuestRegionMmap>, flags: u32) -> Result<()>;
+    /// Deletes a slot.
+    fn remove_memory(&self, slot: u32) -> Result<()>;
+    /// Makes vCPU `id`.
+    fn create_vcpu(&self, id: u32) -> Result<Box<dyn Vcpu>>;
+    /// Makes a device of type `abi::device::TYPE_*`.
+    fn create_device(&self, kind: u32) -> Result<Arc<dyn Device>>;
+    /// KVM_ARM_PREFERRED_TARGET.
+    fn preferred_target(&self) -> VcpuInit;
+    /// KVM_IRQ_LINE: `irq` is type (27:24), vCPU (31:28, 23:16) and number (15:0).
+    fn irq_line(&self, irq: u32, level: bool) -> Result<()>;
+    /// vCPU features (bits of `VcpuInit::features[0]`) that this VM's vCPUs can have.
+    fn supported_features(&self) -> u32;
+}
+
+/// A vCPU descriptor. Requests come from the thread that runs it.
+pub trait Vcpu: Send {
+    /// KVM_ARM_VCPU_INIT: initialises or resets.
+    fn init(&mut self, init: &VcpuInit) -> Result<()>;
+    /// Reads a register into `data`, which has its size.
+    fn get_one_reg(&self, id: RegId, data: &mut [u8]) -> Result<()>;
+    /// Writes a register.
+    fn set_one_reg(&mut self, id: RegId, data: &[u8]) -> Result<()>;
+    /// A 64-bit register.
+    fn get_reg_u64(&self, id: RegId) -> Result<u64> {
+        let mut b = [0; 8];
+        self.get_one_reg(id, &mut b)?;
+        Ok(u64::from_le_bytes(b))
+    }
+    /// Writes a 64-bit register.
+    fn set_reg_u64(&mut self, id: RegId, v: u64) -> Result<()> {
+        self.set_one_reg(id, &v.to_le_bytes())
+    }
+    /// KVM_GET_MP_STATE.
+    fn mp_state(&self) -> u32;
+    /// KVM_SET_MP_STATE.
+    fn set_mp_state(&mut self, state: u32) -> Result<()>;
+    /// KVM_RUN. `EINTR` after a kick.
+    fn run(&mut self) -> Result<VcpuExit<'_>>;
+    /// Brings `run` back from any thread.
+    fn kicker(&self) -> Kicker;
+    /// Instructions executed so far, where the implementation counts them.
+    fn instructions(&self) -> Option<u64> {
+        None
+    }
+    /// A device attribute of the vCPU (PMU, timer, stolen time).
+    fn set_attr(&mut self, group: u32, attr: u64, value: u64) -> Result<()>;
+}
+
+/// A device descriptor. Values travel as u64; the attribute's own size is the implementation's business.
+pub trait Device: Send + Sync {
+    /// KVM_SET_DEVICE_ATTR.
+    fn set_attr(&self, group: u32, attr: u64, value: u64) -> Result<()>;
+    /// KVM_GET_DEVICE_ATTR.
+    fn get_attr(&self, group: u32, attr: u64) -> Result<u64>;
+    /// KVM_HAS_DEVICE_ATTR.
+    fn has_attr(&self, group: u32, attr: u64) -> Result<()>;
+}
+
+/// Makes a vCPU's `run` return. Sticky: a kick while the vCPU is not running ends its next run at once.
+#[derive(Clone)]
+pub struct Kicker(Arc<dyn Fn() + Send + Sync>);
+
+impl Kicker {
+    /// From a function that does it.
+    pub fn new(f: impl Fn() + Send + Sync + 'static) -> Kicker {
+        Kicker(Arc::new(f))
+    }
+    /// Does it.
+    pub fn kick(&self) {
+        (self.0)();
+    }
+}
+
+/// Why `run` came back.
+#[derive(Debug)]
+pub enum VcpuExit<'a> {
+    /// The guest reads from an address without memory: fill in the bytes.
+    MmioRead(u64, &'a mut [u8]),
+    /// The guest writes to an address without memory (or read-only).
+    MmioWrite(u64, &'a [u8]),
+    /// PSCI SYSTEM_OFF, SYSTEM_RESET: type (`abi::exit::SYSTEM_EVENT_*`) and data.
+    SystemEvent(u32, &'a [u64]),
+    /// A debug event: ESR_EL2 and FAR_EL2.
+    Debug(u32, u64),
+    /// A kick, a signal, or immediate exit.
+    Intr,
+}
