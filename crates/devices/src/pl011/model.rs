@@ -217,10 +217,6 @@ impl Pl011 {
             }
             reg::IFLS => {
                 self.ifls = value & 0x3f;
-                self.update_rx();
-                if self.rx.len() >= self.rx_level() {
-                    self.ris |= int::RX;
-                }
             }
             reg::IMSC => self.imsc = value & int::ALL,
             reg::ICR => self.ris &= !(value & int::ALL),
@@ -240,20 +236,6 @@ impl Pl011 {
 
     fn depth(&self) -> usize {
         if self.fifos_on() { FIFO_DEPTH } else { 1 }
-    }
-
-    /// Entries from which the receive interrupt is asserted (IFLS.RXIFLSEL; reserved values count as the highest).
-    fn rx_level(&self) -> usize {
-        if !self.fifos_on() {
-            return 1;
-        }
-        match (self.ifls >> 3) & 7 {
-            0 => FIFO_DEPTH / 8,
-            1 => FIFO_DEPTH / 4,
-            2 => FIFO_DEPTH / 2,
-            3 => FIFO_DEPTH * 3 / 4,
-            _ => FIFO_DEPTH * 7 / 8,
-        }
     }
 
     fn flags(&self) -> u32 {
@@ -280,12 +262,12 @@ impl Pl011 {
         if entry & DR_BE != 0 {
             self.ris |= int::BE;
         }
-        if self.rx.len() >= self.rx_level() {
-            self.ris |= int::RX;
-        }
-        if self.fifos_on() {
-            self.ris |= int::RT;
-        }
+        self.raise_rx();
+    }
+
+    /// Data waits: whether the level is reached or the timeout passes makes no difference here (see the module).
+    fn raise_rx(&mut self) {
+        self.ris |= int::RX | if self.fifos_on() { int::RT } else { 0 };
     }
 
     fn pop(&mut self) -> u32 {
@@ -298,19 +280,16 @@ impl Pl011 {
         self.update_rx();
         // The timeout counts from the last movement of the FIFO, and it passes at once here: what is left behind asks
         // again even if the guest cleared the interrupt before it read.
-        if self.fifos_on() && !self.rx.is_empty() {
-            self.ris |= int::RT;
+        if !self.rx.is_empty() {
+            self.raise_rx();
         }
         value
     }
 
-    /// Takes back the receive interrupts whose condition is gone.
+    /// Takes back the receive interrupts when their condition is gone.
     fn update_rx(&mut self) {
-        if self.rx.len() < self.rx_level() {
-            self.ris &= !int::RX;
-        }
         if self.rx.is_empty() {
-            self.ris &= !int::RT;
+            self.ris &= !(int::RX | int::RT);
         }
     }
 
@@ -470,16 +449,16 @@ mod tests {
     }
 
     #[test]
-    fn rx_level_follows_ifls() {
-        for (sel, level) in [(0, 4), (1, 8), (2, 16), (3, 24), (4, 28)] {
+    fn waiting_data_asks_for_attention_whatever_ifls_says() {
+        for ifls in [0x00, 0x12, 0x24] {
             let mut u = with_fifos();
-            u.write(reg::IFLS, sel << 3);
-            assert_eq!(u.receive(&vec![0; level - 1]), level - 1);
-            assert_eq!(u.read(reg::RIS), int::RT, "level {level}");
-            u.receive(&[0]);
+            u.write(reg::IFLS, ifls);
+            u.receive(b"ab");
             assert_eq!(u.read(reg::RIS), int::RX | int::RT);
             u.read(reg::DR);
-            assert_eq!(u.read(reg::RIS), int::RT, "below its level RX goes, data still waits");
+            assert_eq!(u.read(reg::RIS), int::RX | int::RT, "one byte still waits");
+            u.read(reg::DR);
+            assert_eq!(u.read(reg::RIS), 0);
         }
     }
 

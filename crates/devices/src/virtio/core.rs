@@ -78,8 +78,8 @@ pub(super) struct Core<D, M> {
     interrupt: Mutex<Interrupt>,
     config: Mutex<Config>,
     back: Mutex<Back<D>>,
-    /// Asks the service to leave its current batch.
-    stop: AtomicBool,
+    /// How many wait for the service to leave its current batch.
+    stop: AtomicU32,
     /// Ends the worker.
     quit: AtomicBool,
     broken: AtomicBool,
@@ -106,7 +106,7 @@ where
             interrupt: Mutex::new(Interrupt { status: 0, line: Level::new(irq) }),
             config: Mutex::new(Config { bytes: device.config(), generation: 0 }),
             back: Mutex::new(Back { device, queues, running: false, paused: false, fault: None }),
-            stop: AtomicBool::new(false),
+            stop: AtomicU32::new(0),
             quit: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             doorbell: Doorbell { fd, pending: AtomicU32::new(0) },
@@ -124,9 +124,9 @@ where
 
     /// Holds the device with no batch under way.
     fn quiet(&self) -> MutexGuard<'_, Back<D>> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.fetch_add(1, Ordering::Relaxed);
         let back = lock(&self.back);
-        self.stop.store(false, Ordering::Relaxed);
+        self.stop.fetch_sub(1, Ordering::Relaxed);
         back
     }
 
@@ -342,7 +342,7 @@ where
     /// Tells the worker to end.
     pub fn quit(&self) {
         self.quit.store(true, Ordering::Release);
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.fetch_add(1, Ordering::Relaxed); // for good
         self.doorbell.wake();
     }
 }

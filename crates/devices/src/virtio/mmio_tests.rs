@@ -249,6 +249,78 @@ fn paused_devices_do_nothing_and_state_moves() {
     assert!(b.window.restore(&wrong).is_err());
 }
 
+#[test]
+fn an_index_that_turns_back_does_not_hold_the_device() {
+    // The ring asks for a notification, then the index is there, then it is gone again: a guest on another CPU.
+    let mut b = Bench::with_service(Rng::new(Box::new(Ones)), Service::Worker);
+    b.start(0);
+    let (ram, avail) = (b.ram.clone(), Bench::<Rng>::rings(0).1);
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = stop.clone();
+    let flipper = std::thread::spawn(move || {
+        let mut n = 0u16;
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            n = n.wrapping_add(1);
+            ram.write_obj(n & 3, GuestAddress(avail + 2)).unwrap();
+        }
+    });
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(200) {
+        b.notify(0);
+        b.get(reg::INTERRUPT_STATUS);
+    }
+    let reset = Instant::now();
+    b.set(reg::STATUS, 0);
+    assert!(reset.elapsed() < Duration::from_secs(5), "the reset comes through");
+    assert_eq!(b.get(reg::STATUS), 0);
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    flipper.join().unwrap();
+    b.start(0);
+    b.request(0, &[(0, 8, W)]);
+    let start = Instant::now();
+    while b.used_idx(0) != 1 {
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+}
+
+/// Resets, pauses and notifications from several threads lose no request and never hang.
+#[test]
+fn pauses_and_resets_under_load() {
+    let mut b = Bench::with_service(Rng::new(Box::new(Ones)), Service::Worker);
+    let handle = b.handle();
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = stop.clone();
+    let pauser = std::thread::spawn(move || {
+        let mut n = 0u32;
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            handle.pause();
+            handle.resume();
+            n += 1;
+        }
+        n
+    });
+    for round in 0..40 {
+        b.start(if round & 1 == 0 { 0 } else { F_RING_EVENT_IDX });
+        for n in 1..=30u16 {
+            b.request(0, &[(0, 64, W)]);
+            if n % 7 == 0 {
+                let start = Instant::now();
+                while b.used_idx(0) != n {
+                    assert!(start.elapsed() < Duration::from_secs(10), "round {round}: request {n} is lost");
+                    std::thread::yield_now();
+                }
+            }
+            if n % 14 == 0 {
+                b.set(reg::INTERRUPT_ACK, 3);
+            }
+        }
+        b.set(reg::STATUS, 0);
+        assert!(!b.irq.level(), "round {round}: no interrupt survives a reset");
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(pauser.join().unwrap() > 0);
+}
+
 /// A disk in memory.
 struct Memory(Vec<u8>);
 impl Media for Memory {

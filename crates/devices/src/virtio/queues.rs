@@ -1,22 +1,25 @@
 //! The rings of a running device, as the device sees them.
 
 use super::{Chain, Fault};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::GuestMemory;
+
+/// How often the driver may announce a request that is then not there.
+const MAX_MISSES: u32 = 64;
 
 /// Gives a device its requests and returns them to the driver.
 pub struct Queues<'a, M> {
     mem: &'a M,
     queues: &'a mut [Option<Queue>],
-    stop: &'a AtomicBool,
+    stop: &'a AtomicU32,
     /// Bit n: something was returned on queue n.
     used: u32,
     config: Option<Vec<u8>>,
 }
 
 impl<'a, M: GuestMemory> Queues<'a, M> {
-    pub(super) fn new(mem: &'a M, queues: &'a mut [Option<Queue>], stop: &'a AtomicBool) -> Self {
+    pub(super) fn new(mem: &'a M, queues: &'a mut [Option<Queue>], stop: &'a AtomicU32) -> Self {
         Queues { mem, queues, stop, used: 0, config: None }
     }
 
@@ -27,7 +30,7 @@ impl<'a, M: GuestMemory> Queues<'a, M> {
 
     /// The service is asked to end: leave long work.
     pub fn stopping(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.load(Ordering::Relaxed) != 0
     }
 
     /// Takes the next request from queue `i`. When there is none (or the queue is not in use), the driver will notify us
@@ -38,7 +41,7 @@ impl<'a, M: GuestMemory> Queues<'a, M> {
         }
         let Some(Some(queue)) = self.queues.get_mut(i) else { return Ok(None) };
         let ring = |source| Fault::Ring { queue: i, source };
-        loop {
+        for _ in 0..MAX_MISSES {
             if let Some(descriptors) = queue.iter(self.mem).map_err(ring)?.next() {
                 let head = descriptors.head_index();
                 if head >= queue.size() {
@@ -50,6 +53,8 @@ impl<'a, M: GuestMemory> Queues<'a, M> {
                 return Ok(None);
             }
         }
+        // The index moves but no request is there: it is being turned back and forth, or the ring left memory.
+        Err(ring(virtio_queue::Error::InvalidAvailRingIndex))
     }
 
     /// Puts back the request just taken from queue `i`: it will be taken again next time.

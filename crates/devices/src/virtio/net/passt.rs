@@ -162,7 +162,7 @@ impl Passt {
         let text = String::from_utf8_lossy(&text[..n]);
         let telling =
             |l: &&str| !l.trim().is_empty() && !l.contains("syslog") && !l.starts_with("Don't run as root");
-        text.lines().filter(telling).next_back().map(str::to_owned)
+        text.lines().rfind(telling).map(str::to_owned)
     }
 
     fn frame_len(&self) -> io::Result<Option<usize>> {
