@@ -1,1 +1,18 @@
 //! Memory map, device tree, loader, event loop: the virtual machine monitor.
+//!
+//! 1. The CPU is reached through `ulna-kvm-backend`'s traits only: nothing here knows whether it is software.
+//! 2. The board is QEMU's `virt` ([`layout`]); what differs from run to run is in its device tree ([`fdt`]).
+//! 3. Everything that can be wrong with what a user gives ends in one sentence and an [`ExitStatus`].
+#![forbid(unsafe_code)]
+
+mod config;
+mod error;
+mod exit;
+pub mod fdt;
+pub mod layout;
+pub mod loader;
+pub mod memory;
+
+pub use config::{Config, Disk, GicVersion, Kernel, Net, Serial};
+pub use error::Error;
+pub use exit::{ExitStatus, TABLE as EXIT_CODES};

@@ -1,0 +1,88 @@
+//! The exit codes of the command, in one place: `--help`, the documentation and the code that ends the process read
+//! this table.
+
+/// How a command ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExitStatus {
+    /// The guest powered itself off, or the user quit.
+    Done,
+    /// Something inside ulna failed that should not.
+    Internal,
+    /// The command line makes no sense.
+    Usage,
+    /// A file that was named cannot be used.
+    Input,
+    /// The host lacks or refuses something.
+    Host,
+    /// Nobody reads the guest's console any more.
+    ConsoleClosed,
+    /// The guest crashed in a way that ends the machine.
+    GuestCrash,
+    /// A signal asked the process to end; its number.
+    Signal(u8),
+}
+
+/// Code and meaning, for people.
+pub const TABLE: &[(&str, &str)] = &[
+    ("0", "the guest powered itself off, or you quit with Ctrl-A x"),
+    ("1", "a failure inside ulna (please report it)"),
+    (
+        "2",
+        "the command line is wrong: unknown option, value out of range, options that contradict each other",
+    ),
+    ("3", "a file that was named cannot be used: kernel, firmware, initrd, disk, output file"),
+    ("4", "the host lacks or refuses something: memory, network, terminal, threads"),
+    ("5", "the console's output is closed (broken pipe, full disk)"),
+    ("6", "the guest crashed: it said so by a hypercall, or its CPU cannot go on"),
+    ("129, 130, 143", "ended by SIGHUP, SIGINT or SIGTERM"),
+];
+
+impl ExitStatus {
+    /// The process's exit code.
+    pub const fn code(self) -> u8 {
+        match self {
+            ExitStatus::Done => 0,
+            ExitStatus::Internal => 1,
+            ExitStatus::Usage => 2,
+            ExitStatus::Input => 3,
+            ExitStatus::Host => 4,
+            ExitStatus::ConsoleClosed => 5,
+            ExitStatus::GuestCrash => 6,
+            ExitStatus::Signal(n) => 128u8.wrapping_add(n),
+        }
+    }
+
+    /// The table as text for `--help`.
+    pub fn help() -> String {
+        let mut text = String::from("Exit codes:\n");
+        for (code, meaning) in TABLE {
+            text.push_str(&format!("  {code:<14} {meaning}\n"));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_in_the_table() {
+        let all = [
+            ExitStatus::Done,
+            ExitStatus::Internal,
+            ExitStatus::Usage,
+            ExitStatus::Input,
+            ExitStatus::Host,
+            ExitStatus::ConsoleClosed,
+            ExitStatus::GuestCrash,
+            ExitStatus::Signal(1),
+            ExitStatus::Signal(2),
+            ExitStatus::Signal(15),
+        ];
+        for status in all {
+            let code = status.code().to_string();
+            assert!(TABLE.iter().any(|(c, _)| c.split(", ").any(|c| c == code)), "{status:?}");
+        }
+    }
+}
