@@ -6,6 +6,7 @@
 
 pub mod feature;
 pub mod field;
+pub mod history;
 pub mod id;
 pub mod row;
 pub mod sysreg;

@@ -54,7 +54,7 @@ impl Reset {
     pub const UNKNOWN: u64 = 0x1de7_ec7e_dbad_c0de;
 }
 
-/// How KVM shows a register to a VMM.
+/// How KVM shows a register to a VMM; in a row, that of Linux 6.12 (others: [`crate::history`]).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Kvm {
     /// `always`: as a system register of KVM_GET_REG_LIST.
@@ -71,6 +71,10 @@ pub enum Kvm {
     Poe,
     /// `fpmr`: listed if the VM's ID_AA64PFR2_EL1.FPMR says so.
     Fpmr,
+    /// Listed if the VM's ID_AA64MMFR3_EL1.TCRX says so (later kernels).
+    Tcr2,
+    /// Listed if the VM's ID_AA64MMFR3_EL1.S1PIE says so (later kernels).
+    S1pie,
     /// `core`: under the id of a core register.
     Core,
     /// `timer`: under the id of a timer register.

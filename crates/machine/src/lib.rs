@@ -36,6 +36,7 @@ pub enum Policy {
 pub struct Machine {
     policy: Policy,
     vcpu: VcpuFeatures,
+    kernel: (u16, u16),
     /// The profile's ID registers less what the engine lacks; indexed by ordinal.
     host: Box<[u64]>,
     /// What a VM's ID registers read at first; indexed by ordinal.
@@ -65,6 +66,7 @@ impl Machine {
         Machine {
             policy,
             vcpu,
+            kernel: (profile.kernel.major, profile.kernel.minor),
             limit,
             aarch32_el0,
             aarch32_el1,

@@ -1,7 +1,7 @@
 //! Values after a reset of a vCPU (KVM_ARM_VCPU_INIT, PSCI CPU_ON), as KVM gives them.
 
 use crate::{Machine, VcpuFeatures};
-use ulna_arm_regs::row::{Kvm, Reset};
+use ulna_arm_regs::row::{Kvm, Reset, Storage};
 use ulna_arm_regs::{Feat, SysReg};
 
 /// MPIDR_EL1 of a vCPU: 16 in Aff0, as a GICv3 SGI can reach, then 256 in Aff1 and Aff2 (kvm-arm64-abi.md §11.4).
@@ -31,6 +31,24 @@ impl Machine {
             },
         };
         Some(value)
+    }
+
+    /// Puts the reset values of vCPU `vcpu_id` into its storage, which is indexed by ordinal.
+    ///
+    /// `first` also gives the registers that a VM takes once: feature-ID registers and the host's constants (for
+    /// a VM whose ID registers were written, copy those afterwards). Views of other state, the GIC, the timers and
+    /// what a reset keeps are left alone.
+    pub fn reset_slots(&self, sys: &mut [u64], vcpu_id: u32, first: bool) {
+        for row in ulna_arm_regs::rows() {
+            let once = matches!(row.storage, Storage::Vm | Storage::Host) || row.reg == SysReg::CLIDR_EL1;
+            let own = matches!(row.storage, Storage::Cpu | Storage::Pmu | Storage::Raz);
+            if if once { first } else { own }
+                && let (Some(v), Some(slot)) =
+                    (self.reset_value(row.reg, vcpu_id), sys.get_mut(row.reg as usize))
+            {
+                *slot = v;
+            }
+        }
     }
 
     /// KVM's pattern, cut to the bits the register has.
@@ -72,11 +90,13 @@ impl Machine {
     /// Whether KVM lists the register as a system register for a vCPU of this machine.
     pub fn listed(&self, r: SysReg) -> bool {
         let field = |r: SysReg, lsb: u32| self.limit(r) >> lsb & 0xf != 0;
-        match r.row().kvm {
+        match r.kvm_at(self.kernel) {
             Kvm::Always => true,
             Kvm::Sve => self.vcpu.contains(VcpuFeatures::SVE),
             Kvm::Pmu => self.vcpu.contains(VcpuFeatures::PMU_V3),
             Kvm::Pauth => self.vcpu.contains(VcpuFeatures::PTRAUTH),
+            Kvm::Tcr2 => field(SysReg::ID_AA64MMFR3_EL1, 0),
+            Kvm::S1pie => field(SysReg::ID_AA64MMFR3_EL1, 8),
             Kvm::Poe => field(SysReg::ID_AA64MMFR3_EL1, 16),
             Kvm::Fpmr => field(SysReg::ID_AA64PFR2_EL1, 32),
             Kvm::Mte | Kvm::Core | Kvm::Timer | Kvm::Demux | Kvm::Vgic | Kvm::None => false,

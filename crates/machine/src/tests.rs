@@ -167,13 +167,7 @@ fn register_lists_are_as_recorded() {
     let mut lines = text.lines().filter(|l| !l.starts_with('#'));
     let mut seen = 0;
     while let (Some(list), Some(hosts)) = (lines.next(), lines.next()) {
-        let want: Vec<u16> = list
-            .split(' ')
-            .flat_map(|w| match w.split_once("..") {
-                Some((a, b)) => hex(a) as u16..=hex(b) as u16,
-                None => hex(w) as u16..=hex(w) as u16,
-            })
-            .collect();
+        let want = codes(list);
         for h in hosts.split_whitespace() {
             let p: Vec<&str> = h.split('/').collect();
             let got: Vec<u16> = host(p[0], hex(p[2]) as u32).reg_list().iter().map(|r| r.code()).collect();
@@ -207,20 +201,61 @@ fn mpidr_of_a_vcpu() {
     assert_eq!([0, 1, 15, 16, 511].map(mpidr), [1 << 31, 0x8000_0001, 0x8000_000f, 0x8000_0100, 0x8000_1f0f]);
 }
 
+fn codes(list: &str) -> Vec<u16> {
+    list.split(' ')
+        .flat_map(|w| match w.split_once("..") {
+            Some((a, b)) => hex(a) as u16..=hex(b) as u16,
+            None => hex(w) as u16..=hex(w) as u16,
+        })
+        .collect()
+}
+
+#[test]
+fn lists_of_other_kernels_are_as_they_were_read() {
+    let text = include_str!("../tests/data/kernel-lists.txt");
+    for l in text.lines().filter(|l| !l.starts_with('#')) {
+        let (kernel, list) = l.split_once(' ').unwrap();
+        let (major, minor) = kernel.split_once('.').unwrap();
+        let mut p = Profile::builtin("graviton2").unwrap();
+        p.kernel = ulna_profile::KernelLevel { major: major.parse().unwrap(), minor: minor.parse().unwrap() };
+        let m = Machine::with_engine(&p, Policy::Hw, VcpuFeatures::PSCI_0_2, FeatSet::ALL);
+        let mut got: Vec<u16> = m.reg_list().iter().map(|r| r.code()).collect();
+        got.sort_unstable();
+        assert_eq!(got, codes(list), "{kernel}");
+    }
+}
+
+#[test]
+fn a_reset_fills_the_slots_it_owns() {
+    let m = Machine::new(&Profile::builtin("max").unwrap(), Policy::Hw, VcpuFeatures::PSCI_0_2);
+    let mut sys = vec![7; SysReg::COUNT];
+    m.reset_slots(&mut sys, 3, false);
+    assert_eq!(sys[SysReg::SCTLR_EL1 as usize], 0xc5_0078);
+    assert_eq!(sys[SysReg::MPIDR_EL1 as usize], 0x8000_0003);
+    for kept in
+        [SysReg::SP_EL1, SysReg::ID_AA64PFR0_EL1, SysReg::CLIDR_EL1, SysReg::CNTV_CTL_EL0, SysReg::NZCV]
+    {
+        assert_eq!(sys[kept as usize], 7, "{kept}");
+    }
+    m.reset_slots(&mut sys, 3, true);
+    assert_eq!(sys[SysReg::ID_AA64PFR0_EL1 as usize], m.limit(SysReg::ID_AA64PFR0_EL1));
+    assert_eq!(sys[SysReg::CNTFRQ_EL0 as usize], 1_000_000_000);
+}
+
 mod properties {
     use super::*;
     use proptest::prelude::*;
 
-    fn machines() -> Vec<Machine> {
+    static MACHINES: std::sync::LazyLock<Vec<Machine>> = std::sync::LazyLock::new(|| {
         let of = |n: &str, f| {
             Machine::new(&Profile::builtin(n).unwrap(), Policy::Soft, VcpuFeatures::from_bits(f))
         };
         ulna_profile::names().flat_map(|n| [of(n, 0x4), of(n, 0x6c)]).collect()
-    }
+    });
 
     #[test]
     fn the_limit_itself_is_always_accepted() {
-        for m in machines() {
+        for m in MACHINES.iter() {
             for r in ID_REGS {
                 assert_eq!(m.check_write(r.reg, m.limit(r.reg)), Ok(m.limit(r.reg)), "{}", r.reg);
             }
@@ -231,8 +266,7 @@ mod properties {
         /// What was accepted is accepted again as it was stored, adds no feature, and changes no bit outside the mask.
         #[test]
         fn writes_only_lower(which in 0usize..1000, reg in 0usize..1000, flips in any::<u64>(), keep in any::<u64>()) {
-            let all = machines();
-            let m = &all[which % all.len()];
+            let m = &MACHINES[which % MACHINES.len()];
             let row = &ID_REGS[reg % ID_REGS.len()];
             let limit = m.limit(row.reg);
             let new = limit & (keep | !m.writable_mask(row.reg)) ^ flips & 0x11 & m.writable_mask(row.reg);
