@@ -1,7 +1,7 @@
 //! Network device (virtio 1.2 section 5.1): one pair of queues, no offloads.
 //!
 //! Frames go to and come from a [`NetBackend`]. Nothing here waits: when the guest has no receive buffers frames stay
-//! with the backend, which drops what it cannot hold; when the backend is full transmit buffers stay in the ring until
+//! with the backend, and what that cannot hold is dropped upstream; when the backend is full transmit buffers stay in the ring until
 //! it has room. A backend that is gone takes the link down, and the guest is told.
 
 mod passt;
@@ -38,6 +38,10 @@ pub trait NetBackend: Send + 'static {
     fn source(&self) -> io::Result<OwnedFd>;
     /// The frame that arrived first, if any; it stays until [`NetBackend::consume`]. An error is final.
     fn peek(&mut self) -> io::Result<Option<&[u8]>>;
+    /// Takes in what arrived, as far as there is room for it. An error is final.
+    fn pump(&mut self) -> io::Result<()>;
+    /// There is room: [`NetBackend::pump`] when the file can be read.
+    fn hungry(&self) -> bool;
     /// Forgets the frame seen by [`NetBackend::peek`].
     fn consume(&mut self);
     /// Sends a frame, or drops it as a wire would. An error is final.
@@ -54,6 +58,12 @@ impl NetBackend for Box<dyn NetBackend> {
     }
     fn peek(&mut self) -> io::Result<Option<&[u8]>> {
         (**self).peek()
+    }
+    fn pump(&mut self) -> io::Result<()> {
+        (**self).pump()
+    }
+    fn hungry(&self) -> bool {
+        (**self).hungry()
     }
     fn consume(&mut self) {
         (**self).consume();
@@ -256,7 +266,10 @@ impl<B: NetBackend> VirtioDevice for Net<B> {
     }
 
     fn interest(&self) -> Interest {
-        Interest { read: self.link_up && !self.starved, write: self.link_up && self.backend.blocked() }
+        Interest {
+            read: self.link_up && (!self.starved || self.backend.hungry()),
+            write: self.link_up && self.backend.blocked(),
+        }
     }
 
     fn activate(&mut self, features: u64) {
@@ -279,6 +292,13 @@ impl<B: NetBackend> VirtioDevice for Net<B> {
             self.transmit(queues)?;
         }
         if event.kicked(RX) || event.readable {
+            if event.readable
+                && self.link_up
+                && let Err(e) = self.backend.pump()
+            {
+                // Frames that came before the end are lost with it, like those on a cut wire.
+                self.lose_link(e, queues);
+            }
             self.receive(queues)?;
         }
         Ok(())

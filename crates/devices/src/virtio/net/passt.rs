@@ -18,10 +18,16 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::net::sockopt::set_socket_send_buffer_size;
 
 const LENGTH: usize = 4;
 /// Bytes read at once: a few full frames.
 const READ_CHUNK: usize = 1 << 17;
+/// Bytes wished for in each direction of the socket.
+const SOCKET_BUFFER: usize = 4 << 20;
+/// Bytes kept for a guest that is slower than passt. passt drops what its socket (some 200 KiB) cannot hold, and waits
+/// two seconds before it sends that again: so this is more than the receive windows of a guest's connections.
+const BACKLOG: usize = 8 << 20;
 
 /// How the guest's network looks.
 #[derive(Debug, Clone)]
@@ -34,7 +40,7 @@ pub struct PasstOptions {
     pub prefix: u8,
     /// The router, which is also the way to the host's loopback.
     pub gateway: Ipv4Addr,
-    /// Payload of a frame, told by DHCP.
+    /// Payload of a frame, told by DHCP; give the same to [`super::Net`].
     pub mtu: u16,
     /// TCP ports of the host that lead into the guest: (host, guest).
     pub tcp_forward: Vec<(u16, u16)>,
@@ -48,7 +54,7 @@ impl Default for PasstOptions {
             address: Ipv4Addr::new(10, 0, 2, 15),
             prefix: 24,
             gateway: Ipv4Addr::new(10, 0, 2, 2),
-            mtu: 65520,
+            mtu: 9000,
             tcp_forward: Vec::new(),
         }
     }
@@ -102,6 +108,9 @@ impl Passt {
         };
         let (ours, theirs) = UnixStream::pair()?;
         let theirs = OwnedFd::from(theirs);
+        // As much room as the host allows without asking (net.core.wmem_max).
+        let _ = set_socket_send_buffer_size(&theirs, SOCKET_BUFFER);
+        let _ = set_socket_send_buffer_size(&ours, SOCKET_BUFFER);
         fcntl_setfd(&theirs, FdFlags::empty()).map_err(io::Error::from)?; // passt inherits this one
         let messages = File::from(memfd_create("passt", MemfdFlags::CLOEXEC).map_err(io::Error::from)?);
         let mut command = Command::new(program);
@@ -177,10 +186,13 @@ impl Passt {
         Ok((self.input.len() - self.taken >= LENGTH + len).then_some(len))
     }
 
-    /// Reads what there is. Returns false if there was nothing.
+    /// Reads some of what there is. Returns false if there was nothing.
     fn fill(&mut self) -> io::Result<bool> {
-        self.input.drain(..self.taken);
-        self.taken = 0;
+        // Move the rest to the front only when that is less than what is done with.
+        if self.taken * 2 >= self.input.len() {
+            self.input.drain(..self.taken);
+            self.taken = 0;
+        }
         let have = self.input.len();
         self.input.resize(have + READ_CHUNK, 0);
         let result = self.socket.read(&mut self.input[have..]);
@@ -217,6 +229,15 @@ impl NetBackend for Passt {
         };
         let start = self.taken + LENGTH;
         Ok(Some(&self.input[start..start + len]))
+    }
+
+    fn pump(&mut self) -> io::Result<()> {
+        while self.hungry() && self.fill()? {}
+        Ok(())
+    }
+
+    fn hungry(&self) -> bool {
+        self.input.len() - self.taken < BACKLOG
     }
 
     fn consume(&mut self) {

@@ -82,6 +82,15 @@ impl NetBackend for Tap {
         Ok((self.len > 0).then(|| &self.buffer[..self.len]))
     }
 
+    /// The kernel keeps the queue (txqueuelen).
+    fn pump(&mut self) -> io::Result<()> {
+        self.peek().map(drop)
+    }
+
+    fn hungry(&self) -> bool {
+        self.len == 0
+    }
+
     fn consume(&mut self) {
         self.len = 0;
     }

@@ -40,6 +40,12 @@ impl NetBackend for Wire {
         self.1 = f;
         Ok(Some(&self.1))
     }
+    fn pump(&mut self) -> io::Result<()> {
+        self.alive()
+    }
+    fn hungry(&self) -> bool {
+        false
+    }
     fn consume(&mut self) {
         self.0.lock().unwrap().to_guest.pop_front();
     }
@@ -193,6 +199,12 @@ impl NetBackend for Socket {
             }
         }
         Ok(self.1.as_ref().map(|b| &b[..]))
+    }
+    fn pump(&mut self) -> io::Result<()> {
+        self.peek().map(drop)
+    }
+    fn hungry(&self) -> bool {
+        self.1.is_none()
     }
     fn consume(&mut self) {
         self.1 = None;
