@@ -242,6 +242,27 @@ fn a_reset_fills_the_slots_it_owns() {
     assert_eq!(sys[SysReg::CNTFRQ_EL0 as usize], 1_000_000_000);
 }
 
+#[test]
+fn gravitons_show_their_guests_what_was_read_there() {
+    let mut wrong = Vec::new();
+    for l in include_str!("../tests/data/graviton.txt").lines().filter(|l| !l.starts_with('#')) {
+        let w: Vec<&str> = l.split(' ').collect();
+        let r = SysReg::from_name(w[0]).unwrap();
+        for (name, want) in ["graviton2", "graviton3", "graviton4"].iter().zip(&w[1..]) {
+            let p = Profile::builtin(name).unwrap();
+            let m = Machine::with_engine(&p, Policy::Hw, VcpuFeatures::PSCI_0_2, FeatSet::ALL);
+            let mut got = m.value(r).unwrap();
+            if r == SysReg::ID_AA64MMFR2_EL1 {
+                got &= !(0xf << 24); // NV, which kernels up to 6.12 show and 6.18 does not
+            }
+            if got != hex(want) {
+                wrong.push(format!("{name} {r}: {got:#x}, read {want}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 mod properties {
     use super::*;
     use proptest::prelude::*;
