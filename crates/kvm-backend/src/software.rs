@@ -1,1 +1,111 @@
 //! The software KVM behind the traits.
+
+use std::any::Any;
+use std::sync::Arc;
+
+pub use ulna_kvm_core::{ClockKind, KvmConfig, Policy};
+use ulna_kvm_core::{Kvm, Run};
+use vm_memory::{GuestMemoryRegion, GuestRegionMmap};
+
+use crate::{Device, Errno, Hypervisor, Kicker, RegId, Result, Vcpu, VcpuExit, VcpuInit, Vm};
+
+/// A software KVM as a [`Hypervisor`].
+pub struct Software(Kvm);
+
+impl Software {
+    /// Plays the host of `config`.
+    pub fn new(config: KvmConfig) -> Software {
+        Software(Kvm::new(config))
+    }
+}
+
+impl Hypervisor for Software {
+    fn create_vm(&self, ipa_bits: u8) -> Result<Arc<dyn Vm>> {
+        Ok(Arc::new(SoftVm(self.0.create_vm(ipa_bits.into())?)))
+    }
+    fn max_ipa_bits(&self) -> u8 {
+        self.0.max_ipa_bits()
+    }
+}
+
+struct SoftVm(ulna_kvm_core::Vm);
+
+impl Vm for SoftVm {
+    fn set_memory(&self, slot: u32, gpa: u64, region: Arc<GuestRegionMmap>, flags: u32) -> Result<()> {
+        let (host, len) = (region.as_ptr(), region.len());
+        let owner: Arc<dyn Any + Send + Sync> = region;
+        // SAFETY: the region is mapped as long as `owner`, and vm-memory gives out no references into guest memory, only
+        // volatile accesses.
+        unsafe { self.0.set_user_memory_region(slot, gpa, len, host, flags, owner) }
+    }
+    fn remove_memory(&self, slot: u32) -> Result<()> {
+        self.0.delete_memory_region(slot)
+    }
+    fn create_vcpu(&self, id: u32) -> Result<Box<dyn Vcpu>> {
+        Ok(Box::new(SoftVcpu(self.0.create_vcpu(id)?)))
+    }
+    fn create_device(&self, kind: u32) -> Result<Arc<dyn Device>> {
+        Ok(Arc::new(SoftDevice(self.0.create_device(kind)?)))
+    }
+    fn preferred_target(&self) -> VcpuInit {
+        self.0.preferred_target()
+    }
+    fn irq_line(&self, irq: u32, level: bool) -> Result<()> {
+        self.0.irq_line(irq, level)
+    }
+    fn supported_features(&self) -> u32 {
+        self.0.supported_features().bits()
+    }
+}
+
+struct SoftVcpu(ulna_kvm_core::Vcpu);
+
+impl Vcpu for SoftVcpu {
+    fn init(&mut self, init: &VcpuInit) -> Result<()> {
+        self.0.init(init)
+    }
+    fn get_one_reg(&self, id: RegId, data: &mut [u8]) -> Result<()> {
+        self.0.get_one_reg(id, data)
+    }
+    fn set_one_reg(&mut self, id: RegId, data: &[u8]) -> Result<()> {
+        self.0.set_one_reg(id, data)
+    }
+    fn mp_state(&self) -> u32 {
+        self.0.mp_state()
+    }
+    fn set_mp_state(&mut self, state: u32) -> Result<()> {
+        self.0.set_mp_state(state)
+    }
+    fn run(&mut self) -> Result<VcpuExit<'_>> {
+        Ok(match self.0.run()? {
+            Run::MmioRead(ipa, data) => VcpuExit::MmioRead(ipa, data),
+            Run::MmioWrite(ipa, data) => VcpuExit::MmioWrite(ipa, data),
+            Run::SystemEvent(kind, data) => VcpuExit::SystemEvent(kind, data),
+            Run::Debug(esr, far) => VcpuExit::Debug(esr, far),
+            Run::Intr => VcpuExit::Intr,
+        })
+    }
+    fn kicker(&self) -> Kicker {
+        Kicker::new(self.0.kicker())
+    }
+    fn instructions(&self) -> Option<u64> {
+        Some(self.0.instructions())
+    }
+    fn set_attr(&mut self, _group: u32, _attr: u64, _value: u64) -> Result<()> {
+        Err(Errno::ENXIO)
+    }
+}
+
+struct SoftDevice(ulna_kvm_core::Device);
+
+impl Device for SoftDevice {
+    fn set_attr(&self, group: u32, attr: u64, value: u64) -> Result<()> {
+        self.0.set_attr(group, attr, value)
+    }
+    fn get_attr(&self, group: u32, attr: u64) -> Result<u64> {
+        self.0.get_attr(group, attr)
+    }
+    fn has_attr(&self, group: u32, attr: u64) -> Result<()> {
+        self.0.has_attr(group, attr)
+    }
+}

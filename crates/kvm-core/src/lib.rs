@@ -1,1 +1,29 @@
-//! The software KVM: Kvm, VmFd, VcpuFd, DeviceFd and the guest-visible firmware.
+//! The software KVM: what the kernel does at EL2, on the software CPU of `ulna-arm-cpu`.
+//!
+//! [`Kvm`] makes a [`Vm`], a VM makes [`Vcpu`]s and [`Device`]s, as with the descriptors of `/dev/kvm`; requests fail with
+//! the errno that KVM would answer. A vCPU runs on the thread that calls [`Vcpu::run`]; the thread blocks while the vCPU
+//! is powered off or waits for an interrupt.
+//!
+//! `firmware` holds what the guest reaches by HVC: SMCCC and PSCI.
+#![deny(unsafe_op_in_unsafe_fn)]
+
+mod clock;
+mod device;
+mod exits;
+pub mod firmware;
+mod kvm;
+mod memory;
+mod one_reg;
+mod timers;
+mod vcpu;
+mod vm;
+
+pub use clock::ClockKind;
+pub use device::Device;
+pub use kvm::{Kvm, KvmConfig};
+pub use ulna_machine::Policy;
+pub use vcpu::{Run, Vcpu};
+pub use vm::Vm;
+
+/// Result of a request.
+pub type Result<T> = std::result::Result<T, ulna_kvm_abi::Errno>;

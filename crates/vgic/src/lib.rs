@@ -36,6 +36,6 @@ mod types;
 pub use gic::Gic;
 pub use sysreg::IccReg;
 pub use types::{
-    Affinity, GicConfig, GicError, GuestMemory, Lines, MAX_VCPUS, MemoryError, MsiError, NoMemory, Region,
-    VcpuSet, Version,
+    Affinity, GicConfig, GicError, GuestMemory, Lines, MAX_VCPUS, MAX_VCPUS_V2, MemoryError, MsiError,
+    NoMemory, Region, VcpuSet, Version,
 };

@@ -1,0 +1,176 @@
+//! PSCI (DEN0022): 0.1, and 0.2 to 1.1 by the version register, with the answers of KVM 6.12.
+
+use std::sync::atomic::Ordering;
+
+use ulna_arm_cpu::SysReg;
+use ulna_kvm_abi::{exit, mp_state, vcpu_feature};
+
+use super::answer;
+use crate::Result;
+use crate::vcpu::{Leave, ResetTo, Vcpu};
+
+/// PSCI 1.1, the newest that KVM 6.12 offers.
+pub const VERSION_1_1: u64 = 0x1_0001;
+const VERSION_1_0: u64 = 0x1_0000;
+
+/// First and last function id of KVM's PSCI 0.1.
+pub(super) const V0_1_FIRST: u32 = 0x95c1_ba5e;
+pub(super) const V0_1_LAST: u32 = 0x95c1_ba61;
+
+const NOT_SUPPORTED: u64 = -1i64 as u64;
+const INVALID_PARAMETERS: u64 = -2i64 as u64;
+const ALREADY_ON: u64 = -4i64 as u64;
+const INTERNAL_FAILURE: u64 = -6i64 as u64;
+
+/// Function numbers without the calling convention's bits.
+mod function {
+    pub const VERSION: u32 = 0x00;
+    pub const CPU_SUSPEND: u32 = 0x01;
+    pub const CPU_OFF: u32 = 0x02;
+    pub const CPU_ON: u32 = 0x03;
+    pub const AFFINITY_INFO: u32 = 0x04;
+    pub const MIGRATE_INFO_TYPE: u32 = 0x06;
+    pub const SYSTEM_OFF: u32 = 0x08;
+    pub const SYSTEM_RESET: u32 = 0x09;
+    pub const FEATURES: u32 = 0x0a;
+    pub const SYSTEM_RESET2: u32 = 0x12;
+}
+
+const SMC64: u32 = 1 << 30;
+
+/// A PSCI call.
+pub(super) fn call(vcpu: &mut Vcpu, id: u32) -> Result<Option<Leave>> {
+    let modern = vcpu.has_feature(vcpu_feature::PSCI_0_2);
+    if (V0_1_FIRST..=V0_1_LAST).contains(&id) {
+        return if modern { refuse(vcpu) } else { v0_1(vcpu, id - V0_1_FIRST) };
+    }
+    if !modern {
+        return refuse(vcpu);
+    }
+    let version = vcpu.vm.psci_version.load(Ordering::SeqCst);
+    let wide = id & SMC64 != 0;
+    let number = id & 0x1f;
+    if !exists(number, wide, version) {
+        return refuse(vcpu);
+    }
+    // Arguments of 32-bit calls are 32 bits wide.
+    let arg = |n: usize| {
+        let v = vcpu.cpu.state.x[n];
+        if wide { v } else { v & 0xffff_ffff }
+    };
+    let (a1, a2, a3) = (arg(1), arg(2), arg(3));
+    let x0 = match number {
+        function::VERSION => version,
+        function::CPU_SUSPEND => {
+            // Retention: as WFI.
+            vcpu.sleep(None);
+            0
+        }
+        function::CPU_OFF => {
+            vcpu.shared.set_mp_state(mp_state::STOPPED);
+            0
+        }
+        function::CPU_ON => cpu_on(vcpu, a1, a2, a3, true),
+        function::AFFINITY_INFO => affinity_info(vcpu, a1, a2),
+        // Trusted OS is not present.
+        function::MIGRATE_INFO_TYPE => 2,
+        function::FEATURES => features(a1 as u32, version),
+        function::SYSTEM_OFF => return Ok(Some(system_event(vcpu, exit::SYSTEM_EVENT_SHUTDOWN, 0))),
+        function::SYSTEM_RESET => return Ok(Some(system_event(vcpu, exit::SYSTEM_EVENT_RESET, 0))),
+        function::SYSTEM_RESET2 => {
+            // SYSTEM_WARM_RESET, or a vendor's type.
+            if a1 as u32 != 0 && a1 >> 31 & 1 == 0 {
+                INVALID_PARAMETERS
+            } else {
+                let flag = exit::SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2;
+                return Ok(Some(system_event(vcpu, exit::SYSTEM_EVENT_RESET, flag)));
+            }
+        }
+        _ => NOT_SUPPORTED,
+    };
+    answer(vcpu, [x0, 0, 0, 0]);
+    Ok(None)
+}
+
+fn refuse(vcpu: &mut Vcpu) -> Result<Option<Leave>> {
+    answer(vcpu, [NOT_SUPPORTED, 0, 0, 0]);
+    Ok(None)
+}
+
+/// Is the function there in this width and version?
+fn exists(number: u32, wide: bool, version: u64) -> bool {
+    use function::*;
+    match number {
+        CPU_SUSPEND | CPU_ON | AFFINITY_INFO => true,
+        VERSION | CPU_OFF | MIGRATE_INFO_TYPE | SYSTEM_OFF | SYSTEM_RESET => !wide,
+        FEATURES => !wide && version >= VERSION_1_0,
+        SYSTEM_RESET2 => version >= VERSION_1_1,
+        _ => false,
+    }
+}
+
+fn features(id: u32, version: u64) -> u64 {
+    const SMCCC_VERSION: u32 = 0x8000_0000;
+    let psci = id & !(SMC64 | 0x1f) == 0x8400_0000;
+    let there = id == SMCCC_VERSION || (psci && exists(id & 0x1f, id & SMC64 != 0, version));
+    if there { 0 } else { NOT_SUPPORTED }
+}
+
+fn v0_1(vcpu: &mut Vcpu, n: u32) -> Result<Option<Leave>> {
+    let (a1, a2, a3) = (vcpu.cpu.state.x[1], vcpu.cpu.state.x[2], vcpu.cpu.state.x[3]);
+    let x0 = match n {
+        1 => {
+            vcpu.shared.set_mp_state(mp_state::STOPPED);
+            0
+        }
+        2 => cpu_on(vcpu, a1, a2, a3, false),
+        _ => NOT_SUPPORTED,
+    };
+    answer(vcpu, [x0, 0, 0, 0]);
+    Ok(None)
+}
+
+/// Affinity fields of an MPIDR.
+const AFFINITY: u64 = 0xff_00ff_ffff;
+
+fn cpu_on(vcpu: &mut Vcpu, target: u64, pc: u64, x0: u64, modern: bool) -> u64 {
+    let target = target & AFFINITY;
+    let vcpus = vcpu.vm.vcpus.read().unwrap_or_else(|e| e.into_inner());
+    let Some(v) = vcpus.values().find(|v| ulna_machine::mpidr(v.id) & AFFINITY == target) else {
+        return INVALID_PARAMETERS;
+    };
+    let big_endian = vcpu.cpu.state.sys(SysReg::SCTLR_EL1) >> 25 & 1 != 0;
+    match (v.power_on(ResetTo { pc, x0, big_endian }), modern) {
+        (true, _) => 0,
+        (false, true) => ALREADY_ON,
+        (false, false) => INVALID_PARAMETERS,
+    }
+}
+
+fn affinity_info(vcpu: &Vcpu, target: u64, lowest: u64) -> u64 {
+    if lowest > 3 {
+        return INVALID_PARAMETERS;
+    }
+    let mask = AFFINITY & !((1u64 << if lowest == 3 { 32 } else { lowest * 8 }) - 1);
+    let vcpus = vcpu.vm.vcpus.read().unwrap_or_else(|e| e.into_inner());
+    let mut found = false;
+    for v in vcpus.values() {
+        if ulna_machine::mpidr(v.id) & mask == target & mask {
+            found = true;
+            if v.mp_state() != mp_state::STOPPED {
+                return 0;
+            }
+        }
+    }
+    if found { 1 } else { INVALID_PARAMETERS }
+}
+
+/// SYSTEM_OFF and SYSTEM_RESET: all vCPUs stop; should the VMM let the guest go on, the call has failed.
+fn system_event(vcpu: &mut Vcpu, kind: u32, flags: u64) -> Leave {
+    answer(vcpu, [INTERNAL_FAILURE, 0, 0, 0]);
+    for v in vcpu.vm.vcpus.read().unwrap_or_else(|e| e.into_inner()).values() {
+        v.set_mp_state(mp_state::STOPPED);
+    }
+    vcpu.event = (kind, [flags]);
+    Leave::SystemEvent
+}
