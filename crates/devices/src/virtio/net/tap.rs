@@ -120,4 +120,26 @@ mod tests {
             assert!(matches!(Tap::open(name), Err(TapError::Name(_))), "{name:?}");
         }
     }
+
+    /// Where the host lets us make an interface.
+    #[test]
+    fn a_fresh_tap_has_no_frames_and_takes_them_even_when_down() {
+        let name = format!("ulna{}", std::process::id() % 100_000);
+        let mut tap = match Tap::open(&name) {
+            Ok(tap) => tap,
+            Err(e) => {
+                eprintln!("skipped: {e}");
+                return;
+            }
+        };
+        assert!(matches!(Tap::open(&name), Err(TapError::Busy(_))));
+        assert!(tap.peek().unwrap().is_none(), "does not wait");
+        tap.send(&[0xff; 60]).unwrap();
+        assert!(tap.source().is_ok());
+        drop(tap);
+        assert!(
+            !std::path::Path::new("/sys/class/net").join(&name).exists(),
+            "it goes with its last descriptor"
+        );
+    }
 }
