@@ -124,6 +124,7 @@ impl fmt::Display for Reference {
                 Storage::Timer => "timer",
                 Storage::Derived => "(derived)",
                 Storage::Raz => "(RAZ/WI)",
+                Storage::Undef => "(UNDEFINED)",
             };
             let reset = match r.reset {
                 Reset::Value(v) => format!("{v:#x}"),

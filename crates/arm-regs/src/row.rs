@@ -32,6 +32,8 @@ pub enum Storage {
     Derived,
     /// `raz`: reads zero, writes are ignored: KVM traps it and plays an empty part.
     Raz,
+    /// `undef`: exists in hardware, but KVM traps it and has nothing to play: UNDEFINED for every guest.
+    Undef,
 }
 
 /// The value after a reset.
@@ -179,6 +181,9 @@ macro_rules! word {
     (storage derived) => {
         $crate::row::Storage::Derived
     };
+    (storage undef) => {
+        $crate::row::Storage::Undef
+    };
     (storage raz) => {
         $crate::row::Storage::Raz
     };
@@ -291,7 +296,7 @@ mod tests {
             match r.storage {
                 Storage::Gic | Storage::Timer => assert_eq!(r.reset, Reset::Device, "{}", r.reg),
                 Storage::Vm | Storage::Host => assert_eq!(r.reset, Reset::Machine, "{}", r.reg),
-                Storage::Raz => assert_eq!(r.reset, Reset::Value(0), "{}", r.reg),
+                Storage::Raz | Storage::Undef => assert_eq!(r.reset, Reset::Value(0), "{}", r.reg),
                 _ => assert_ne!(r.reset, Reset::Device, "{}", r.reg),
             }
         }

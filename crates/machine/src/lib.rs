@@ -16,6 +16,7 @@ pub use reset::mpidr;
 pub use vcpu::VcpuFeatures;
 pub use write::Refused;
 
+use std::collections::BTreeSet;
 use ulna_arm_regs::feature::FeatSet;
 use ulna_arm_regs::id::{IdReg, Raz, in_id_space};
 use ulna_arm_regs::{Feat, SysReg};
@@ -46,6 +47,8 @@ pub struct Machine {
     cntfrq_hz: u64,
     pmu: Option<(u8, u64, u64)>,
     vgic3: bool,
+    priority_bits: u8,
+    absent: BTreeSet<SysReg>,
 }
 
 impl Machine {
@@ -73,6 +76,8 @@ impl Machine {
             cntfrq_hz: profile.counter.hz,
             pmu: pmu.map(|p| (p.counters, p.pmceid0, p.pmceid1)),
             vgic3: profile.gic.v3(),
+            priority_bits: profile.gic.priority_bits,
+            absent: profile.absent.as_ref().map(|a| a.regs.clone()).unwrap_or_default(),
             host,
         }
     }

@@ -1,6 +1,7 @@
 //! Values after a reset of a vCPU (KVM_ARM_VCPU_INIT, PSCI CPU_ON), as KVM gives them.
 
 use crate::{Machine, VcpuFeatures};
+use ulna_arm_regs::feature::FeatSet;
 use ulna_arm_regs::row::{Kvm, Reset, Storage};
 use ulna_arm_regs::{Feat, SysReg};
 
@@ -85,6 +86,33 @@ impl Machine {
             m |= 1 << 29 | 1 << 28 | 1 << 26;
         }
         m
+    }
+
+    /// Whether a guest whose CPU executes `features` has the register at EL1 at all; otherwise it is UNDEFINED.
+    pub fn present(&self, r: SysReg, features: &FeatSet) -> bool {
+        use SysReg as S;
+        let row = r.row();
+        let from = |first: SysReg| (r as usize).wrapping_sub(first as usize);
+        let e = r.encoding();
+        let dfr0 = self.limit(S::ID_AA64DFR0_EL1);
+        let there = match r {
+            _ if e.op0 == 2 && e.crn == 0 && matches!(e.op2, 4 | 5) && e.op1 == 0 => {
+                u64::from(e.crm) <= dfr0 >> 12 & 0xf
+            }
+            _ if e.op0 == 2 && e.crn == 0 && matches!(e.op2, 6 | 7) && e.op1 == 0 => {
+                u64::from(e.crm) <= dfr0 >> 20 & 0xf
+            }
+            _ if from(S::PMEVCNTR0_EL0) < 31 => from(S::PMEVCNTR0_EL0) < self.pmu_counters().into(),
+            _ if from(S::PMEVTYPER0_EL0) < 31 => from(S::PMEVTYPER0_EL0) < self.pmu_counters().into(),
+            S::ICC_AP0R1_EL1 | S::ICC_AP1R1_EL1 => self.priority_bits >= 6,
+            S::ICC_AP0R2_EL1 | S::ICC_AP0R3_EL1 | S::ICC_AP1R2_EL1 | S::ICC_AP1R3_EL1 => {
+                self.priority_bits >= 7
+            }
+            S::SP_EL1 => false,
+            _ => true,
+        };
+        let needs = row.needs.is_none_or(|f| features.has(f));
+        row.el <= 1 && there && needs && row.storage != Storage::Undef && !self.absent.contains(&r)
     }
 
     /// Whether KVM lists the register as a system register for a vCPU of this machine.

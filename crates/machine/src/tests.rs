@@ -263,6 +263,41 @@ fn gravitons_show_their_guests_what_was_read_there() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[test]
+fn guests_read_what_they_read_on_real_kvm() {
+    use SysReg as S;
+    use ulna_arm_regs::row::Access;
+    let mut wrong = Vec::new();
+    for l in include_str!("../tests/data/guest-reads.txt").lines().filter(|l| !l.starts_with('#')) {
+        let mut w = l.splitn(3, ' ');
+        let (name, features, list) = (w.next().unwrap(), w.next().unwrap(), codes(w.next().unwrap()));
+        let m = host(name, hex(features) as u32);
+        let f = m.features();
+        for &r in SysReg::ALL {
+            match r {
+                // Trapped by CPACR_EL1, which is zero, and out of range, as PMSELR_EL0 is 0x1e.
+                S::FPCR | S::FPSR | S::ZCR_EL1 | S::PMXEVTYPER_EL0 | S::PMXEVCNTR_EL0 => continue,
+                // A host with MTE shows these to VMs without.
+                S::GMID_EL1 | S::TCO => continue,
+                // ID_AA64PFR1_EL1.SSBS = 1 has no MRS (Arm ARM, FEAT_SSBS2); the emulated host allows it.
+                S::SSBS if m.limit(S::ID_AA64PFR1_EL1) >> 4 & 0xf == 1 => continue,
+                _ => {}
+            }
+            let can = m.present(r, &f) && r.row().access != Access::WriteOnly;
+            if can != list.contains(&r.code()) {
+                wrong.push(format!("{name}: {r} reads: {can}"));
+            }
+        }
+        for c in list {
+            // SMPRI, SMIDR and TPIDR2: hosts with SME and without FGT let a guest read them.
+            if SysReg::from_code(c).is_none() && ![0xc094, 0xc806, 0xde85].contains(&c) {
+                wrong.push(format!("{name}: {c:x} reads but has no row"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 mod properties {
     use super::*;
     use proptest::prelude::*;

@@ -24,6 +24,15 @@ struct File {
     memory: MemoryT,
     mitigations: MitigationsT,
     sve: Option<SveT>,
+    absent: Option<AbsentT>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AbsentT {
+    regs: Vec<String>,
+    kind: Kind,
+    source: String,
 }
 
 #[derive(Deserialize)]
@@ -196,6 +205,16 @@ pub(crate) fn parse(text: &str, file: &str) -> Result<Profile, ProfileError> {
             Some(Sve { source: source(s.kind, &s.source), lengths: s.lengths })
         }
     };
+    let absent = match &f.absent {
+        None => None,
+        Some(a) => {
+            let reg = |n: &String| {
+                SysReg::from_name(n).ok_or_else(|| bad("absent.regs", format!("{n:?} is no system register")))
+            };
+            let regs = a.regs.iter().map(reg).collect::<Result<_, ProfileError>>()?;
+            Some(Absent { regs, source: source(a.kind, &a.source) })
+        }
+    };
     let kernel = f
         .kernel
         .split_once('.')
@@ -228,5 +247,6 @@ pub(crate) fn parse(text: &str, file: &str) -> Result<Profile, ProfileError> {
             source: source(f.mitigations.kind, &f.mitigations.source),
         },
         sve,
+        absent,
     })
 }

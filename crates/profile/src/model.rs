@@ -1,7 +1,7 @@
 //! What a profile says, checked and typed.
 
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use ulna_arm_regs::SysReg;
 
@@ -153,6 +153,15 @@ pub struct Sve {
     pub source: Source,
 }
 
+/// Registers the architecture calls for but the machine lacks (emulated ones do).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Absent {
+    /// An access to one of these is UNDEFINED.
+    pub regs: BTreeSet<SysReg>,
+    /// Where that is from.
+    pub source: Source,
+}
+
 /// A host: silicon, firmware and kernel.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Profile {
@@ -178,6 +187,8 @@ pub struct Profile {
     pub mitigations: Mitigations,
     /// Vector lengths, if the hardware has SVE.
     pub sve: Option<Sve>,
+    /// Registers it lacks although its features call for them.
+    pub absent: Option<Absent>,
 }
 
 impl Profile {
