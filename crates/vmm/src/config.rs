@@ -27,6 +27,16 @@ pub enum Kernel {
     Firmware,
 }
 
+/// What the guest's time follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Clock {
+    /// The host's clock.
+    #[default]
+    Host,
+    /// The number of instructions executed: the same run every time.
+    Instructions,
+}
+
 /// A disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Disk {
@@ -83,6 +93,8 @@ pub struct Config {
     pub memory: u64,
     /// Interrupt controller.
     pub gic: GicVersion,
+    /// What time follows.
+    pub clock: Clock,
     /// Disks in the order of their virtio slots.
     pub disks: Vec<Disk>,
     /// Network card.
@@ -105,6 +117,7 @@ impl Default for Config {
             max_cpus: 1,
             memory: 512 << 20,
             gic: GicVersion::V3,
+            clock: Clock::Host,
             disks: Vec::new(),
             net: Net::None,
             serial: Serial::Stdio,
@@ -170,6 +183,10 @@ impl Config {
         if self.initrd.is_some() && !matches!(self.kernel, Kernel::Auto(_) | Kernel::Raw(_)) {
             return usage("--initrd needs --kernel".into());
         }
+        if self.clock == Clock::Instructions && (self.net != Net::None || self.max_cpus > 1) {
+            let what = if self.max_cpus > 1 { "more than one vCPU" } else { "--net" };
+            return usage(format!("--clock insn makes runs that repeat exactly, and {what} rules out that"));
+        }
         let cards = self.disks.len() + usize::from(self.net != Net::None) + 1;
         if cards > layout::VIRTIO_SLOTS as usize {
             return usage(format!(
@@ -212,6 +229,11 @@ mod tests {
             (Config { memory: 1023 * gib, cpus: 512, max_cpus: 512, ..base() }, "that many vCPUs"),
             (Config { cmdline: "x".repeat(2048), ..base() }, "--cmdline has 2048 bytes"),
             (Config { cmdline: "a\0b".into(), ..base() }, "zero byte"),
+            (
+                Config { clock: Clock::Instructions, cpus: 2, max_cpus: 2, ..base() },
+                "more than one vCPU rules out that",
+            ),
+            (Config { clock: Clock::Instructions, net: Net::User, ..base() }, "--net rules out that"),
             (Config { kernel: Kernel::Firmware, ..base() }, "nothing to start"),
             (Config { initrd: Some("x".into()), ..base() }, "--initrd needs --kernel"),
             (

@@ -27,13 +27,8 @@ pub enum Error {
         source: io::Error,
     },
     /// A disk cannot be used.
-    #[error("Cannot use the disk {path}: {why}")]
-    Disk {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
+    #[error("Cannot use the {0}")]
+    Disk(String),
     /// The host refuses something.
     #[error("Cannot {action}: {why}")]
     Host {
@@ -58,7 +53,7 @@ impl Error {
     pub fn status(&self) -> ExitStatus {
         match self {
             Error::Usage(_) => ExitStatus::Usage,
-            Error::Load(_) | Error::File { .. } | Error::Disk { .. } => ExitStatus::Input,
+            Error::Load(_) | Error::File { .. } | Error::Disk(_) => ExitStatus::Input,
             Error::Host { .. } => ExitStatus::Host,
             Error::Console(_) => ExitStatus::ConsoleClosed,
             Error::Crash(_) => ExitStatus::GuestCrash,

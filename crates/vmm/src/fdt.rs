@@ -348,7 +348,7 @@ mod tests {
         assert_eq!(get(&all, "/intc@8000000", "compatible"), b"arm,gic-v3\0");
         assert_eq!(
             cells(get(&all, "/intc@8000000", "reg")),
-            [0, 0x0800_0000, 0, 0x1_0000, 0, 0x080a_0000, 0, 0xf6_0000]
+            [0, 0x0800_0000, 0, 0x1_0000, 0, 0x080a_0000, 0, 0x8_0000]
         );
         assert_eq!(cells(get(&all, "/intc@8000000/its@8080000", "reg")), [0, 0x0808_0000, 0, 0x2_0000]);
         assert_eq!(cells(get(&all, "/timer", "interrupts")), [1, 13, 4, 1, 14, 4, 1, 11, 4, 1, 10, 4]);

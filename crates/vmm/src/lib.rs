@@ -5,14 +5,22 @@
 //! 3. Everything that can be wrong with what a user gives ends in one sentence and an [`ExitStatus`].
 #![forbid(unsafe_code)]
 
+mod board;
+mod bus;
 mod config;
+mod console;
 mod error;
 mod exit;
 pub mod fdt;
 pub mod layout;
 pub mod loader;
 pub mod memory;
+mod run;
+mod signals;
+mod vcpu;
 
-pub use config::{Config, Disk, GicVersion, Kernel, Net, Serial};
+pub use board::Outside;
+pub use config::{Clock, Config, Disk, GicVersion, Kernel, Net, Serial};
 pub use error::Error;
 pub use exit::{ExitStatus, TABLE as EXIT_CODES};
+pub use run::run;

@@ -4,36 +4,43 @@ use crate::error::Error;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use std::fs::File;
 use std::ops::Range;
-use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestMemoryRegion};
+use std::sync::Arc;
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
+use vm_memory::{MemoryRegionAddress, MmapRegion};
 
-/// The memory type of this monitor.
-pub type Memory = GuestMemoryMmap<()>;
+/// One contiguous piece of guest memory.
+pub type Memory = GuestRegionMmap<()>;
 
-/// One memfd-backed range of guest memory.
-pub fn allocate(name: &str, range: Range<u64>) -> Result<Memory, Error> {
+/// A memfd-backed range of guest memory.
+pub fn allocate(name: &str, range: Range<u64>) -> Result<Arc<Memory>, Error> {
     let size = range.end - range.start;
-    let fail = |why: &dyn std::fmt::Display| {
-        Error::host(format!("get {} MiB for the guest's {name}", size >> 20), why)
-    };
-    let fd = memfd_create(format!("ulna-{name}"), MemfdFlags::CLOEXEC).map_err(|e| fail(&e))?;
-    ftruncate(&fd, size).map_err(|e| fail(&e))?;
-    let len = usize::try_from(size).map_err(|e| fail(&e))?;
+    let fail = |why: String| Error::host(format!("get {} MiB for the guest's {name}", size >> 20), why);
+    let fd = memfd_create(format!("ulna-{name}"), MemfdFlags::CLOEXEC).map_err(|e| fail(e.to_string()))?;
+    ftruncate(&fd, size).map_err(|e| fail(e.to_string()))?;
+    let len = usize::try_from(size).map_err(|e| fail(e.to_string()))?;
     let file = FileOffset::new(File::from(fd), 0);
-    Memory::from_ranges_with_files([(GuestAddress(range.start), len, Some(file))]).map_err(|e| fail(&e))
+    let mapping = MmapRegion::from_file(file, len).map_err(|e| fail(e.to_string()))?;
+    let region = Memory::new(mapping, GuestAddress(range.start));
+    region.map(Arc::new).ok_or_else(|| fail("it passes the end of the address space".into()))
 }
 
-/// The range that a single-region memory covers.
+/// The guest addresses that a piece covers.
 pub fn range(memory: &Memory) -> Range<u64> {
-    use vm_memory::GuestMemoryBackend;
-    let mut all = memory.iter().map(|r| (r.start_addr().0, r.len()));
-    all.next().map_or(0..0, |(start, len)| start..start + len)
+    let start = memory.start_addr().0;
+    start..start + memory.len()
+}
+
+/// The whole of a machine's memory as devices want it.
+pub fn space(ram: &Arc<Memory>) -> Result<GuestMemoryMmap<()>, Error> {
+    GuestMemoryMmap::from_arc_regions(vec![ram.clone()])
+        .map_err(|e| Error::Internal(format!("guest memory: {e}")))
 }
 
 /// Copies bytes to a guest address; they must fit.
 pub fn write(memory: &Memory, bytes: &[u8], at: u64) -> Result<(), Error> {
-    memory
-        .write_slice(bytes, GuestAddress(at))
-        .map_err(|e| Error::Internal(format!("writing {} bytes to guest address {at:#x}: {e}", bytes.len())))
+    at.checked_sub(memory.start_addr().0)
+        .and_then(|offset| memory.write_slice(bytes, MemoryRegionAddress(offset)).ok())
+        .ok_or_else(|| Error::Internal(format!("{} bytes do not fit at guest address {at:#x}", bytes.len())))
 }
 
 #[cfg(test)]
@@ -46,9 +53,10 @@ mod tests {
         assert_eq!(range(&m), 0x4000_0000..0x4010_0000);
         write(&m, b"hello", 0x4000_1000).unwrap();
         let mut back = [0u8; 6];
-        m.read_slice(&mut back, GuestAddress(0x4000_1000)).unwrap();
+        space(&m).unwrap().read_slice(&mut back, GuestAddress(0x4000_1000)).unwrap();
         assert_eq!(&back, b"hello\0");
         assert!(write(&m, b"xy", 0x400f_ffff).is_err());
+        assert!(write(&m, b"xy", 0).is_err());
     }
 
     #[test]

@@ -3,7 +3,7 @@ use crate::memory::allocate;
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
 use std::io::Write;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 fn image(text_offset: u64, image_size: u64, flags: u64, len: usize) -> Vec<u8> {
     let mut b = vec![0u8; len.max(64)];
@@ -43,8 +43,12 @@ fn gz(bytes: &[u8]) -> Vec<u8> {
     e.finish().unwrap()
 }
 
-fn ram() -> Memory {
+fn ram() -> std::sync::Arc<Memory> {
     allocate("ram", 0x4000_0000..0x4400_0000).unwrap()
+}
+
+fn seen(ram: &std::sync::Arc<Memory>) -> GuestMemoryMmap {
+    crate::memory::space(ram).unwrap()
 }
 
 fn load(bytes: &[u8]) -> Result<Loaded, String> {
@@ -60,7 +64,7 @@ fn an_image_goes_to_its_offset_and_claims_its_bss() {
     assert_eq!(l.entry, 0x4008_0000);
     assert_eq!(l.kernel, 0x4008_0000..0x4028_0000);
     assert_eq!(l.page_size, Some(PageSize::K4));
-    assert_eq!(m.read_obj::<u8>(GuestAddress(0x4008_0000 + 99)).unwrap(), 0x5a);
+    assert_eq!(seen(&m).read_obj::<u8>(GuestAddress(0x4008_0000 + 99)).unwrap(), 0x5a);
     assert_eq!(load(&gz(&bytes)).unwrap(), l);
 }
 
@@ -71,7 +75,7 @@ fn an_elf_goes_to_its_physical_addresses() {
     assert_eq!(l.entry, 0x4010_0008);
     assert_eq!(l.kernel, 0x4010_0000..0x4010_2000);
     let mut b = [0; 7];
-    m.read_slice(&mut b, GuestAddress(0x4010_0000)).unwrap();
+    seen(&m).read_slice(&mut b, GuestAddress(0x4010_0000)).unwrap();
     assert_eq!(&b, b"segment");
 }
 
@@ -136,7 +140,7 @@ fn an_initrd_is_loaded_or_told_why_not() {
     let p = load_initrd(&m, &(0x4000_0000..0x4100_0000), Some(&path)).unwrap();
     let at = p.initrd.unwrap();
     let mut b = [0; 4];
-    m.read_slice(&mut b, GuestAddress(at.start)).unwrap();
+    seen(&m).read_slice(&mut b, GuestAddress(at.start)).unwrap();
     assert_eq!((&b, at.end - at.start), (b"cpio", 4));
     File::create(&path).unwrap().set_len(60 << 20).unwrap();
     let e = load_initrd(&m, &(0x4000_0000..0x4100_0000), Some(&path)).unwrap_err().to_string();

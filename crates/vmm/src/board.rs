@@ -1,0 +1,351 @@
+//! Builds a machine: memory, vCPUs, interrupt controller, devices, and the device tree that tells of them.
+
+use crate::bus::{Bus, Shared};
+use crate::config::{Clock, Config, GicVersion, Net};
+use crate::console::Console;
+use crate::error::Error;
+use crate::fdt::{GicTree, Tree};
+use crate::layout::{self, ppi, spi};
+use crate::loader::{self, Loaded, PageSize};
+use crate::memory::{self, Memory};
+use crate::vcpu::Waker;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use ulna_devices::pl011::Uart;
+use ulna_devices::pl031::{Rtc, WallClock};
+use ulna_devices::pl061::Gpio;
+use ulna_devices::virtio::blk::{Blk, FileMedia};
+use ulna_devices::virtio::net::{Net as Card, NetBackend, Passt, PasstOptions, Tap};
+use ulna_devices::virtio::rng::{Entropy, Rng};
+use ulna_devices::virtio::{Service, VirtioDevice, VirtioMmio};
+use ulna_devices::{IrqLine, MmioDevice};
+use ulna_kvm_backend::abi::device as dev;
+use ulna_kvm_backend::abi::{self, vcpu_feature};
+use ulna_kvm_backend::{Device, Errno, Hypervisor, RegId, Vcpu, Vm};
+use vm_memory::GuestMemoryMmap;
+
+/// What a machine takes from the world besides files: time and chance. Both are asked for anew at every reset.
+pub struct Outside {
+    /// Tells the time of day.
+    pub wall_clock: Box<dyn Fn() -> WallClock>,
+    /// Gives random bytes.
+    pub entropy: Box<dyn Fn() -> Box<dyn Entropy>>,
+}
+
+/// A machine that is ready to run.
+pub struct Board {
+    /// Its vCPUs.
+    pub vcpus: Vec<Box<dyn Vcpu>>,
+    /// Its devices.
+    pub bus: Bus,
+    /// The serial port, for the event loop.
+    pub uart: Shared<Uart>,
+    /// The clock, for the event loop.
+    pub rtc: Shared<Rtc>,
+    /// The VM and its interrupt controller live as long as the board.
+    _vm: Arc<dyn Vm>,
+    _gic: Vec<Arc<dyn Device>>,
+}
+
+const SLOT_RAM: u32 = 0;
+const SLOT_FLASH: u32 = 1;
+/// vCPU attributes: KVM_ARM_VCPU_PMU_V3_CTRL with its IRQ and INIT.
+const PMU_CTRL: u32 = 0;
+const PMU_IRQ: u64 = 0;
+const PMU_INIT: u64 = 1;
+/// The address that virtual machines' first cards have had for long.
+const MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
+/// MPIDR_EL1 and ID_AA64MMFR0_EL1, op0<<14 | op1<<11 | CRn<<7 | CRm<<3 | op2.
+const MPIDR_EL1: RegId = RegId::sysreg(0xc005);
+const ID_AA64MMFR0_EL1: RegId = RegId::sysreg(0xc038);
+
+/// The board's interrupt lines: SPI `n` of a VM.
+struct Spi {
+    vm: Arc<dyn Vm>,
+    irq: u32,
+}
+
+impl Spi {
+    fn line(vm: &Arc<dyn Vm>, spi: u32) -> Arc<dyn IrqLine> {
+        Arc::new(Spi { vm: vm.clone(), irq: dev::irq_type::SPI << 24 | (32 + spi) })
+    }
+}
+
+impl IrqLine for Spi {
+    fn set(&self, level: bool) {
+        if let Err(e) = self.vm.irq_line(self.irq, level) {
+            tracing::warn!("interrupt line {:#x}: {e}", self.irq);
+        }
+    }
+}
+
+/// A request that must work, because everything it depends on was checked.
+fn must<T>(what: &str, result: Result<T, Errno>) -> Result<T, Error> {
+    result.map_err(|e| Error::Internal(format!("{what}: {e}")))
+}
+
+impl Board {
+    /// Builds the machine of `config`. `console` is where the serial port ends, `waker` wakes the event loop.
+    pub fn build(
+        config: &Config,
+        kvm: &dyn Hypervisor,
+        outside: &Outside,
+        console: &Console,
+        waker: &Waker,
+    ) -> Result<Board, Error> {
+        let ram_range = layout::RAM..layout::RAM + config.memory;
+        let ram = memory::allocate("ram", ram_range.clone())?;
+        let loaded = loader::load_kernel(&ram, &config.kernel)?;
+        let kernel = loaded.as_ref().map_or(layout::RAM..layout::RAM, |l| l.kernel.clone());
+        let places = loader::load_initrd(&ram, &kernel, config.initrd.as_deref())?;
+        // Firmware looks for the device tree at the start of RAM.
+        let fdt_at = if loaded.is_some() { places.fdt } else { layout::RAM };
+
+        let vm = must("creating the VM", kvm.create_vm(kvm.max_ipa_bits()))?;
+        map(&*vm, SLOT_RAM, &ram, 0)?;
+        if let Some(path) = &config.firmware {
+            let flash = memory::allocate("flash", layout::FLASH)?;
+            loader::load_firmware(&flash, path)?;
+            map(&*vm, SLOT_FLASH, &flash, abi::MEM_READONLY)?;
+        }
+
+        let (mut vcpus, pmu) = make_vcpus(&*vm, config.max_cpus)?;
+        let mut mpidrs = Vec::new();
+        for vcpu in &vcpus {
+            mpidrs.push(must("reading MPIDR_EL1", vcpu.get_reg_u64(MPIDR_EL1))?);
+        }
+        check_page_size(&loaded, must("reading ID_AA64MMFR0_EL1", vcpus[0].get_reg_u64(ID_AA64MMFR0_EL1))?)?;
+        let (gic, gic_tree) = make_gic(&*vm, config, &ram_range)?;
+        if pmu {
+            for vcpu in &mut vcpus {
+                must("the PMU's interrupt", vcpu.set_attr(PMU_CTRL, PMU_IRQ, u64::from(16 + ppi::PMU)))?;
+                must("starting the PMU", vcpu.set_attr(PMU_CTRL, PMU_INIT, 0))?;
+            }
+        }
+
+        let mut bus = Bus::default();
+        let (uart, rtc) = primecells(&vm, &mut bus, outside, console, waker);
+        let virtio = virtio_devices(&vm, &mut bus, config, outside, &Arc::new(memory::space(&ram)?))?;
+
+        let mut seed = [0u8; 40];
+        (outside.entropy)().fill(&mut seed).map_err(|e| Error::host("get random bytes", e))?;
+        let (rng_seed, kaslr) = seed.split_at(32);
+        let tree = Tree {
+            ram: ram_range,
+            cpus: &mpidrs[..config.cpus as usize],
+            gic: gic_tree,
+            pmu,
+            virtio: &virtio,
+            cmdline: &config.cmdline,
+            initrd: places.initrd.clone(),
+            rng_seed: rng_seed.try_into().unwrap_or([0; 32]),
+            kaslr_seed: kaslr.try_into().map_or(0, u64::from_le_bytes),
+        };
+        let blob = tree.flatten().map_err(|e| Error::Internal(format!("device tree: {e}")))?;
+        if blob.len() as u64 > loader::FDT_ROOM {
+            return Err(Error::Internal(format!("the device tree has {} bytes", blob.len())));
+        }
+        if let Some(path) = &config.dtb_out {
+            std::fs::write(path, &blob).map_err(|source| Error::File {
+                action: "write the device tree to",
+                path: path.clone(),
+                source,
+            })?;
+        }
+        memory::write(&ram, &blob, fdt_at)?;
+
+        let entry = loaded.as_ref().map_or(layout::FLASH.start, |l| l.entry);
+        must("setting PC", vcpus[0].set_reg_u64(RegId::PC, entry))?;
+        must("setting x0", vcpus[0].set_reg_u64(RegId::x(0), fdt_at))?;
+        tracing::info!(
+            "{}: {} vCPU(s), {} MiB, entry {entry:#x}, device tree at {fdt_at:#x}, initrd at {:#x?}",
+            config.name,
+            config.cpus,
+            config.memory >> 20,
+            places.initrd
+        );
+        Ok(Board { vcpus, bus, uart, rtc, _vm: vm, _gic: gic })
+    }
+}
+
+fn map(vm: &dyn Vm, slot: u32, memory: &Arc<Memory>, flags: u32) -> Result<(), Error> {
+    must("mapping guest memory", vm.set_memory(slot, memory::range(memory).start, memory.clone(), flags))
+}
+
+/// All vCPUs, all but the first powered off, and whether they have a PMU.
+fn make_vcpus(vm: &dyn Vm, count: u32) -> Result<(Vec<Box<dyn Vcpu>>, bool), Error> {
+    let wanted = [
+        vcpu_feature::PSCI_0_2,
+        vcpu_feature::PMU_V3,
+        vcpu_feature::PTRAUTH_ADDRESS,
+        vcpu_feature::PTRAUTH_GENERIC,
+    ];
+    let features = wanted.iter().fold(0, |all, f| all | 1 << f) & vm.supported_features();
+    let mut vcpus = Vec::new();
+    for id in 0..count {
+        let mut vcpu = must("creating a vCPU", vm.create_vcpu(id))?;
+        let mut init = vm.preferred_target();
+        init.features[0] = features | u32::from(id > 0) << vcpu_feature::POWER_OFF;
+        must("initialising a vCPU", vcpu.init(&init))?;
+        vcpus.push(vcpu);
+    }
+    Ok((vcpus, features >> vcpu_feature::PMU_V3 & 1 != 0))
+}
+
+/// A kernel whose pages the CPU does not know would die without a word.
+fn check_page_size(loaded: &Option<Loaded>, mmfr0: u64) -> Result<(), Error> {
+    let Some(size) = loaded.as_ref().and_then(|l| l.page_size) else { return Ok(()) };
+    let field = |lsb: u32| mmfr0 >> lsb & 0xf;
+    // TGran4 and TGran64 count from 0 with 0xf for absent, TGran16 from 1 (Arm ARM D24.2.72).
+    let (there, name) = match size {
+        PageSize::K4 => (field(28) < 8, "4"),
+        PageSize::K16 => (field(20) != 0, "16"),
+        PageSize::K64 => (field(24) < 8, "64"),
+    };
+    if there {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "The kernel was built for pages of {name} KiB, which the CPU of this profile lacks"
+    )))
+}
+
+fn make_gic(
+    vm: &dyn Vm,
+    config: &Config,
+    ram: &Range<u64>,
+) -> Result<(Vec<Arc<dyn Device>>, GicTree), Error> {
+    let address = |gic: &dyn Device, kind: u64, value: u64| {
+        must("placing the interrupt controller", gic.set_attr(dev::GRP_ADDR, kind, value))
+    };
+    let lacks = |version: u32| {
+        move |e: Errno| match e {
+            Errno::ENODEV => {
+                Error::Usage(format!("--gic {version}: the profile's host has no such controller for guests"))
+            }
+            e => Error::Internal(format!("creating the interrupt controller: {e}")),
+        }
+    };
+    let start = |gic: &dyn Device| {
+        must("starting the interrupt controller", gic.set_attr(dev::GRP_CTRL, dev::CTRL_INIT, 0))
+    };
+    let intids = |gic: &dyn Device| {
+        must("sizing the interrupt controller", gic.set_attr(dev::GRP_NR_IRQS, 0, u64::from(spi::INTIDS)))
+    };
+    match config.gic {
+        GicVersion::V2 => {
+            let gic = vm.create_device(dev::TYPE_ARM_VGIC_V2).map_err(lacks(2))?;
+            intids(&*gic)?;
+            address(&*gic, dev::V2_ADDR_TYPE_DIST, layout::GICD)?;
+            address(&*gic, dev::V2_ADDR_TYPE_CPU, layout::GICC)?;
+            start(&*gic)?;
+            Ok((vec![gic], GicTree::V2))
+        }
+        GicVersion::V3 => {
+            let gic = vm.create_device(dev::TYPE_ARM_VGIC_V3).map_err(lacks(3))?;
+            intids(&*gic)?;
+            address(&*gic, dev::V3_ADDR_TYPE_DIST, layout::GICD)?;
+            let redistributors = layout::redistributors(config.max_cpus, ram.end);
+            for (index, region) in (0u64..).zip(&redistributors) {
+                let count = (region.end - region.start) / layout::GICR_STRIDE;
+                address(&*gic, dev::V3_ADDR_TYPE_REDIST_REGION, count << 52 | region.start | index)?;
+            }
+            start(&*gic)?;
+            let mut all = vec![gic];
+            let its = match vm.create_device(dev::TYPE_ARM_VGIC_ITS) {
+                Ok(its) => {
+                    address(&*its, dev::ITS_ADDR_TYPE, layout::ITS)?;
+                    start(&*its)?;
+                    all.push(its);
+                    true
+                }
+                Err(Errno::ENODEV) => false,
+                Err(e) => return Err(Error::Internal(format!("creating the ITS: {e}"))),
+            };
+            Ok((all, GicTree::V3 { redistributors, its }))
+        }
+    }
+}
+
+fn primecells(
+    vm: &Arc<dyn Vm>,
+    bus: &mut Bus,
+    outside: &Outside,
+    console: &Console,
+    waker: &Waker,
+) -> (Shared<Uart>, Shared<Rtc>) {
+    let page = |at: u64| at..at + layout::PRIMECELL_SIZE;
+    let attention = || {
+        let waker = waker.clone();
+        Arc::new(move || waker.wake())
+    };
+    let mut uart = Uart::new(console.sink(), Spi::line(vm, spi::UART));
+    uart.set_attention(attention());
+    let uart = Arc::new(Mutex::new(uart));
+    bus.attach(page(layout::UART), uart.clone());
+    let mut rtc = Rtc::new((outside.wall_clock)(), Spi::line(vm, spi::RTC));
+    rtc.set_attention(attention());
+    let rtc = Arc::new(Mutex::new(rtc));
+    bus.attach(page(layout::RTC), rtc.clone());
+    bus.attach(page(layout::GPIO), Arc::new(Mutex::new(Gpio::new(Spi::line(vm, spi::GPIO)))));
+    (uart, rtc)
+}
+
+/// Disks from slot 0 up, then the network card, then the entropy source. The slots in use.
+fn virtio_devices(
+    vm: &Arc<dyn Vm>,
+    bus: &mut Bus,
+    config: &Config,
+    outside: &Outside,
+    ram: &Arc<GuestMemoryMmap>,
+) -> Result<Vec<u32>, Error> {
+    let service = match config.clock {
+        Clock::Host => Service::Worker,
+        Clock::Instructions => Service::Inline,
+    };
+    let mut slots = Slots { vm, bus, ram, service, used: Vec::new() };
+    for (index, disk) in config.disks.iter().enumerate() {
+        let media = FileMedia::open(&disk.path, disk.readonly).map_err(|e| Error::Disk(e.to_string()))?;
+        slots.add(Blk::new(media, &format!("{}-{index}", config.name)))?;
+    }
+    let backend: Option<Box<dyn NetBackend>> = match &config.net {
+        Net::None => None,
+        Net::User => {
+            let passt = Passt::start(&PasstOptions::default(), MAC);
+            Some(Box::new(passt.map_err(|e| Error::host("connect the guest to the network", e))?))
+        }
+        Net::Tap(name) => {
+            let tap = Tap::open(name);
+            Some(Box::new(tap.map_err(|e| Error::host("connect the guest to the network", e))?))
+        }
+    };
+    if let Some(backend) = backend {
+        let mtu = if config.net == Net::User { PasstOptions::default().mtu } else { 1500 };
+        slots.add(Card::new(backend, MAC, mtu))?;
+    }
+    slots.add(Rng::new((outside.entropy)()))?;
+    Ok(slots.used)
+}
+
+struct Slots<'a> {
+    vm: &'a Arc<dyn Vm>,
+    bus: &'a mut Bus,
+    ram: &'a Arc<GuestMemoryMmap>,
+    service: Service,
+    used: Vec<u32>,
+}
+
+impl Slots<'_> {
+    fn add<D: VirtioDevice>(&mut self, device: D) -> Result<(), Error> {
+        let slot = self.used.len() as u32;
+        let name = device.name();
+        let irq = Spi::line(self.vm, spi::VIRTIO + slot);
+        let window = VirtioMmio::new(device, self.ram.clone(), irq, self.service)
+            .map_err(|e| Error::host(format!("start the virtio device {name}"), e))?;
+        let at = layout::virtio(slot);
+        let window: Arc<Mutex<dyn MmioDevice>> = Arc::new(Mutex::new(window));
+        self.bus.attach(at..at + layout::VIRTIO_STRIDE, window);
+        self.used.push(slot);
+        Ok(())
+    }
+}

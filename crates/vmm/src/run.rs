@@ -1,0 +1,215 @@
+//! The life of a machine: build, run, and again after a reset.
+
+use crate::board::{Board, Outside};
+use crate::bus::{Shared, lock};
+use crate::config::Config;
+use crate::console::{Command, Console};
+use crate::error::Error;
+use crate::exit::ExitStatus;
+use crate::signals::Signals;
+use crate::vcpu::{Common, News, Waker, spawn};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+use ulna_devices::pl011::Uart;
+use ulna_devices::pl031::Rtc;
+use ulna_kvm_backend::{Hypervisor, Kicker};
+
+/// How long the vCPU threads may take to end after they were asked.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Why a machine stopped.
+enum End {
+    Off,
+    Reset,
+    Quit,
+    Signal(u8),
+}
+
+/// Runs the machine of `config` until it is off. A reset by the guest builds it anew from the same files.
+pub fn run(config: &Config, kvm: &dyn Hypervisor, outside: &Outside) -> Result<ExitStatus, Error> {
+    config.check(u32::from(kvm.max_ipa_bits()))?;
+    let mut signals = Signals::catch().map_err(|e| Error::host("catch signals", e))?;
+    let mut console = Console::open(&config.serial, &config.name)?;
+    loop {
+        let waker = Waker::new()?;
+        let board = Board::build(config, kvm, outside, &console, &waker)?;
+        console.begin()?;
+        match live(board, &mut console, &mut signals, waker)? {
+            End::Off => return Ok(ExitStatus::Done),
+            End::Quit => return Ok(ExitStatus::Done),
+            End::Signal(number) => return Ok(ExitStatus::Signal(number)),
+            End::Reset => tracing::info!("{}: reset by the guest", config.name),
+        }
+    }
+}
+
+/// One life, from reset to the next.
+fn live(board: Board, console: &mut Console, signals: &mut Signals, waker: Waker) -> Result<End, Error> {
+    let Board { vcpus, bus, uart, rtc, .. } = board;
+    let (sender, news) = channel();
+    let stop = Arc::new(AtomicBool::new(false));
+    let common = Common { bus: Arc::new(bus), stop: stop.clone(), news: sender, waker: waker.clone() };
+    let kickers: Vec<Kicker> = vcpus.iter().map(|v| v.kicker()).collect();
+    let mut threads = Threads { stop, kickers, news, started: 0, finished: 0 };
+    for (id, vcpu) in (0u32..).zip(vcpus) {
+        // Detached: `Threads` counts those that ended, and nobody waits for one that hangs.
+        drop(spawn(id, vcpu, common.clone())?);
+        threads.started += 1;
+    }
+    drop(common);
+    let mut events = Events { console, signals, waker, uart, rtc, typed: Vec::new() };
+    let end = events.until_the_end(&mut threads);
+    let joined = threads.stop();
+    // What the guest wrote last may have met a closed pipe after the loop had looked.
+    let end = end?;
+    events.check_output()?;
+    joined?;
+    Ok(end)
+}
+
+/// The vCPU threads of a machine. They are asked to stop when this goes away, whatever the reason.
+struct Threads {
+    stop: Arc<AtomicBool>,
+    kickers: Vec<Kicker>,
+    news: Receiver<News>,
+    started: usize,
+    finished: usize,
+}
+
+impl Threads {
+    /// What the threads said, as far as it ends the machine.
+    fn news(&mut self) -> Result<Option<End>, Error> {
+        while let Ok(news) = self.news.try_recv() {
+            match news {
+                News::Off => return Ok(Some(End::Off)),
+                News::Reset => return Ok(Some(End::Reset)),
+                News::Crash(why) => return Err(Error::Crash(why)),
+                News::Panic(id) => return Err(Error::Internal(format!("the thread of vCPU {id} panicked"))),
+                News::Finished(_) => self.finished += 1,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends all threads.
+    fn stop(&mut self) -> Result<(), Error> {
+        self.stop.store(true, Ordering::Release);
+        for kicker in &self.kickers {
+            kicker.kick();
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let mut instructions = None;
+        while self.finished < self.started {
+            match self.news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(News::Finished(count)) => {
+                    self.finished += 1;
+                    instructions =
+                        instructions.into_iter().chain(count).reduce(|a: u64, b| a.saturating_add(b));
+                }
+                Ok(News::Panic(id)) => {
+                    self.finished += 1;
+                    return Err(Error::Internal(format!("the thread of vCPU {id} panicked")));
+                }
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    let left = self.started - self.finished;
+                    tracing::warn!("{left} vCPU thread(s) did not end; leaving them");
+                    break;
+                }
+            }
+        }
+        if let Some(count) = instructions {
+            tracing::info!("{count} guest instructions");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        for kicker in &self.kickers {
+            kicker.kick();
+        }
+    }
+}
+
+/// The event loop's side of a machine.
+struct Events<'a> {
+    console: &'a mut Console,
+    signals: &'a mut Signals,
+    waker: Waker,
+    uart: Shared<Uart>,
+    rtc: Shared<Rtc>,
+    /// Typed, but not yet taken by the serial port.
+    typed: Vec<u8>,
+}
+
+impl Events<'_> {
+    fn until_the_end(&mut self, threads: &mut Threads) -> Result<End, Error> {
+        loop {
+            if let Some(end) = threads.news()? {
+                return Ok(end);
+            }
+            self.check_output()?;
+            if let Some(number) = self.signals.take() {
+                return Ok(End::Signal(number));
+            }
+            self.deliver();
+            let timeout = {
+                let mut rtc = lock(&self.rtc);
+                rtc.process();
+                rtc.deadline()
+            };
+            let readable = self.wait(timeout)?;
+            if readable {
+                match self.console.read(&mut self.typed) {
+                    Some(Command::Quit) => return Ok(End::Quit),
+                    Some(Command::Break) => {
+                        self.deliver();
+                        lock(&self.uart).receive_break();
+                    }
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// Offers what was typed to the serial port.
+    fn deliver(&mut self) {
+        if !self.typed.is_empty() {
+            let taken = lock(&self.uart).receive(&self.typed);
+            self.typed.drain(..taken);
+        }
+    }
+
+    fn check_output(&mut self) -> Result<(), Error> {
+        match lock(&self.uart).take_error() {
+            Some(e) => Err(Error::Console(e)),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for anything; whether the console has input to read. What is typed stays with the host until the guest
+    /// has taken what came before.
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
+        let mut fds = vec![PollFd::from_borrowed_fd(self.waker.fd(), PollFlags::IN)];
+        fds.extend(self.signals.poll_fds());
+        let input = if self.typed.is_empty() { self.console.input() } else { None };
+        let at = fds.len();
+        fds.extend(input.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(e) => return Err(Error::host("wait for events", e)),
+        }
+        let readable = fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+        self.waker.clear();
+        Ok(readable)
+    }
+}

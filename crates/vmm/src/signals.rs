@@ -1,0 +1,46 @@
+//! Signals that ask the process to end, as readable descriptors.
+
+use rustix::event::{PollFd, PollFlags};
+use signal_hook::SigId;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::low_level::{pipe, unregister};
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
+
+/// Takes SIGHUP, SIGINT and SIGTERM for as long as it lives.
+pub struct Signals {
+    pipes: Vec<(u8, UnixStream, SigId)>,
+}
+
+impl Signals {
+    /// From now on these signals are only noted.
+    pub fn catch() -> io::Result<Signals> {
+        let mut signals = Signals { pipes: Vec::new() };
+        for number in [SIGHUP, SIGINT, SIGTERM] {
+            let (read, write) = UnixStream::pair()?;
+            read.set_nonblocking(true)?;
+            let id = pipe::register(number, write)?;
+            signals.pipes.push((number as u8, read, id));
+        }
+        Ok(signals)
+    }
+
+    /// What to wait for.
+    pub fn poll_fds(&self) -> impl Iterator<Item = PollFd<'_>> {
+        self.pipes.iter().map(|(_, fd, _)| PollFd::new(fd, PollFlags::IN))
+    }
+
+    /// A signal that came since the last call.
+    pub fn take(&mut self) -> Option<u8> {
+        let came = |fd: &mut UnixStream| matches!(fd.read(&mut [0u8; 16]), Ok(n) if n > 0);
+        self.pipes.iter_mut().find_map(|(number, fd, _)| came(fd).then_some(*number))
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        for (_, _, id) in &self.pipes {
+            unregister(*id);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The thread of a vCPU: runs it and answers its exits.
+
+use crate::bus::Bus;
+use crate::error::Error;
+use rustix::event::{EventfdFlags, eventfd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use ulna_kvm_backend::abi::exit::{SYSTEM_EVENT_RESET, SYSTEM_EVENT_SHUTDOWN};
+use ulna_kvm_backend::{Errno, RegId, Vcpu, VcpuExit};
+
+/// What a vCPU's thread has to say.
+#[derive(Debug)]
+pub enum News {
+    /// The guest asked for its machine to be switched off.
+    Off,
+    /// The guest asked for a reset.
+    Reset,
+    /// The vCPU cannot go on.
+    Crash(String),
+    /// The thread panicked.
+    Panic(u32),
+    /// The thread is about to end; instructions executed, if counted.
+    Finished(Option<u64>),
+}
+
+/// Wakes the event loop from any thread.
+#[derive(Clone)]
+pub struct Waker(Arc<OwnedFd>);
+
+impl Waker {
+    /// A new one.
+    pub fn new() -> Result<Waker, Error> {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        fd.map(|fd| Waker(Arc::new(fd))).map_err(|e| Error::host("make an event descriptor", e))
+    }
+
+    /// Wakes it.
+    pub fn wake(&self) {
+        // The only failure is a counter that is full, and then the loop is woken already.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    /// Forgets all wakes so far.
+    pub fn clear(&self) {
+        let _ = rustix::io::read(&self.0, &mut [0u8; 8]);
+    }
+
+    /// What the loop waits for.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// What all vCPU threads of a machine share.
+#[derive(Clone)]
+pub struct Common {
+    /// The devices.
+    pub bus: Arc<Bus>,
+    /// Set before the kick that is to end the threads.
+    pub stop: Arc<AtomicBool>,
+    /// To the event loop.
+    pub news: Sender<News>,
+    /// Wakes it.
+    pub waker: Waker,
+}
+
+impl Common {
+    fn tell(&self, news: News) {
+        // Without a receiver the machine is gone already.
+        let _ = self.news.send(news);
+        self.waker.wake();
+    }
+}
+
+/// Says that its thread panicked, if it did.
+struct Witness<'a>(&'a Common, u32);
+
+impl Drop for Witness<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.tell(News::Panic(self.1));
+        }
+    }
+}
+
+/// Starts the thread of vCPU `id`.
+pub fn spawn(id: u32, mut vcpu: Box<dyn Vcpu>, common: Common) -> Result<JoinHandle<()>, Error> {
+    let body = move || {
+        let witness = Witness(&common, id);
+        if let Some(news) = run(&mut *vcpu, &common, id) {
+            common.tell(news);
+        }
+        common.tell(News::Finished(vcpu.instructions()));
+        drop(witness);
+    };
+    let thread = std::thread::Builder::new().name(format!("vcpu{id}"));
+    thread.spawn(body).map_err(|e| Error::host(format!("start a thread for vCPU {id}"), e))
+}
+
+/// Runs until the machine stops, or this vCPU stops it.
+fn run(vcpu: &mut dyn Vcpu, common: &Common, id: u32) -> Option<News> {
+    loop {
+        if common.stop.load(Ordering::Acquire) {
+            return None;
+        }
+        let errno = match vcpu.run() {
+            Ok(VcpuExit::MmioRead(address, data)) => {
+                common.bus.read(address, data);
+                continue;
+            }
+            Ok(VcpuExit::MmioWrite(address, data)) => {
+                common.bus.write(address, data);
+                continue;
+            }
+            Ok(VcpuExit::SystemEvent(SYSTEM_EVENT_SHUTDOWN, _)) => return Some(News::Off),
+            Ok(VcpuExit::SystemEvent(SYSTEM_EVENT_RESET, _)) => return Some(News::Reset),
+            Ok(VcpuExit::SystemEvent(kind, data)) => {
+                return Some(News::Crash(format!("The guest crashed: system event {kind}, data {data:x?}")));
+            }
+            Ok(VcpuExit::Intr) | Err(Errno::EINTR) => continue,
+            Ok(other) => {
+                return Some(News::Crash(format!(
+                    "vCPU {id} stopped for a reason that nobody asked for: {other:?}"
+                )));
+            }
+            Err(errno) => errno,
+        };
+        let pc = vcpu.get_reg_u64(RegId::PC).unwrap_or(0);
+        return Some(News::Crash(format!("vCPU {id} cannot go on at PC {pc:#x}: {}", why(errno))));
+    }
+}
+
+/// What KVM_RUN means by an errno (kvm-arm64-abi.md §3.3).
+fn why(errno: Errno) -> String {
+    match errno {
+        Errno::ENOSYS => {
+            "a load or store outside memory by an instruction that KVM cannot emulate (ENOSYS)".into()
+        }
+        Errno::EFAULT => "an access to memory that has no backing (EFAULT)".into(),
+        other => other.to_string(),
+    }
+}
