@@ -99,6 +99,7 @@ pub struct Cpu {
     pub(crate) pmu: Pmu,
     /// PC at which the running block started; instructions of it are not yet in `state.icount`.
     block_pc: u64,
+    pub(crate) pac_memo: crate::pauth::Memo,
     fp_on: bool,
     attention: u32,
     slow: bool,
@@ -143,6 +144,7 @@ impl Cpu {
             debug: Debug::default(),
             pmu: Pmu::default(),
             block_pc: 0,
+            pac_memo: Default::default(),
             fp_on: false,
             attention: 0,
             slow: false,

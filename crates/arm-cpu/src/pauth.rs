@@ -68,6 +68,42 @@ fn imp_hash(data: u64, modifier: u64, hi: u64, lo: u64) -> u64 {
     h
 }
 
+type Algorithm = fn(u64, u64, u64, u64) -> u64;
+
+/// Codes computed lately: what a function's entry signs its end authenticates with the same operands, and loops call the
+/// same functions at the same stack depth.
+#[derive(Default)]
+pub(crate) struct Memo(Vec<Option<Computed>>);
+
+#[derive(Clone, Copy)]
+struct Computed {
+    operands: [u64; 4],
+    algorithm: Algorithm,
+    pac: u64,
+}
+
+impl Memo {
+    const ENTRIES: usize = 512;
+
+    fn get(&mut self, operands: [u64; 4], algorithm: Algorithm) -> u64 {
+        if self.0.is_empty() {
+            self.0.resize(Self::ENTRIES, None);
+        }
+        let [data, modifier, hi, lo] = operands;
+        let hash = (data ^ modifier.rotate_left(20) ^ hi).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55;
+        let entry = &mut self.0[hash as usize % Self::ENTRIES];
+        if let Some(c) = entry
+            && c.operands == operands
+            && std::ptr::fn_addr_eq(c.algorithm, algorithm)
+        {
+            return c.pac;
+        }
+        let pac = algorithm(data, modifier, hi, lo);
+        *entry = Some(Computed { operands, algorithm, pac });
+        pac
+    }
+}
+
 /// How a pointer is laid out: where its code begins, and whether the top byte is a tag.
 struct Layout {
     bottom: u32,
@@ -92,21 +128,22 @@ impl Layout {
 }
 
 impl Cpu {
-    fn compute_pac(&self, data: u64, modifier: u64, hi: u64, lo: u64) -> u64 {
-        if self.has(Feat::PACQARMA5) {
-            qarma5(data, modifier, hi, lo)
+    fn compute_pac(&mut self, data: u64, modifier: u64, hi: u64, lo: u64) -> u64 {
+        let algorithm: Algorithm = if self.has(Feat::PACQARMA5) {
+            qarma5
         } else if self.has(Feat::PACQARMA3) {
-            qarma3(data, modifier, hi, lo)
+            qarma3
         } else {
-            imp_hash(data, modifier, hi, lo)
-        }
+            imp_hash
+        };
+        self.pac_memo.get([data, modifier, hi, lo], algorithm)
     }
 
     fn pac_enabled(&self, key: Key) -> bool {
         self.state.sys(SysReg::SCTLR_EL1) & key.enable_bit() != 0
     }
 
-    fn pac(&self, key: Key, data: u64, modifier: u64) -> u64 {
+    fn pac(&mut self, key: Key, data: u64, modifier: u64) -> u64 {
         let (hi, lo) = key.registers();
         self.compute_pac(data, modifier, self.state.sys(hi), self.state.sys(lo))
     }
@@ -193,7 +230,7 @@ impl Cpu {
     }
 
     /// PACGA: 32 bits of code over two registers, in the upper half.
-    pub fn pacga(&self, x: u64, y: u64) -> u64 {
+    pub fn pacga(&mut self, x: u64, y: u64) -> u64 {
         let (hi, lo) = (self.state.sys(SysReg::APGAKeyHi_EL1), self.state.sys(SysReg::APGAKeyLo_EL1));
         self.compute_pac(x, y, hi, lo) & 0xffff_ffff_0000_0000
     }

@@ -179,7 +179,7 @@ fn fpac_faults_and_combined_instructions_only_with_fpaccombine() {
 #[test]
 fn pacga_fills_the_upper_half_only() {
     for f in [Feat::PACQARMA5, Feat::PACQARMA3, Feat::PACIMP] {
-        let cpu = cpu(&[f]);
+        let mut cpu = cpu(&[f]);
         let v = cpu.pacga(1, 2);
         assert!(v != 0 && v as u32 == 0 && v != cpu.pacga(1, 3), "{f}");
     }
