@@ -116,12 +116,7 @@ impl Board {
         }
         check_page_size(&loaded, must("reading ID_AA64MMFR0_EL1", vcpus[0].get_reg_u64(ID_AA64MMFR0_EL1))?)?;
         let (gic, gic_tree) = make_gic(&*vm, config, &ram_range)?;
-        if pmu {
-            for vcpu in &mut vcpus {
-                must("the PMU's interrupt", vcpu.set_attr(PMU_CTRL, PMU_IRQ, u64::from(16 + ppi::PMU)))?;
-                must("starting the PMU", vcpu.set_attr(PMU_CTRL, PMU_INIT, 0))?;
-            }
-        }
+        let pmu = pmu && vcpus.iter_mut().all(|vcpu| start_pmu(&mut **vcpu));
 
         let mut bus = Bus::default();
         let (uart, rtc) = primecells(&vm, &mut bus, outside, console, waker);
@@ -190,6 +185,17 @@ fn make_vcpus(vm: &dyn Vm, count: u32) -> Result<(Vec<Box<dyn Vcpu>>, bool), Err
         vcpus.push(vcpu);
     }
     Ok((vcpus, features >> vcpu_feature::PMU_V3 & 1 != 0))
+}
+
+/// Gives the PMU its interrupt. Without one a guest is not told of it: counting works, sampling would not.
+fn start_pmu(vcpu: &mut dyn Vcpu) -> bool {
+    let done = vcpu
+        .set_attr(PMU_CTRL, PMU_IRQ, u64::from(16 + ppi::PMU))
+        .and_then(|()| vcpu.set_attr(PMU_CTRL, PMU_INIT, 0));
+    if let Err(e) = done {
+        tracing::info!("no PMU interrupt: {e}");
+    }
+    done.is_ok()
 }
 
 /// A kernel whose pages the CPU does not know would die without a word.

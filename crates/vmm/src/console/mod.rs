@@ -97,7 +97,7 @@ impl Console {
             Serial::Pty => {
                 let fail = |e: io::Error| Error::host("make a pseudo-terminal for the serial port", e);
                 let (main, peer, path) = pseudo_terminal().map_err(fail)?;
-                eprintln!("ulna: {name}: the serial port is {path}");
+                announce(name, &format!("the serial port is {path}"));
                 let output = main.try_clone().map_err(fail)?;
                 console.input = Some(main);
                 console.output = Some(Arc::new(Output { file: output, patient: false }));
@@ -114,7 +114,7 @@ impl Console {
             && self.escape.is_some()
             && let Some(input) = &self.input
         {
-            eprintln!("ulna: {}: {}", self.name, escape::HELP);
+            announce(&self.name, escape::HELP);
             let fd = input.as_fd().try_clone_to_owned();
             let raw =
                 fd.and_then(RawMode::enter).map_err(|e| Error::host("set the terminal to raw mode", e))?;
@@ -168,6 +168,11 @@ impl Console {
         self.input = None;
         tracing::info!("The console's input {why}; the guest goes on without");
     }
+}
+
+/// A line for the user. A closed standard error is no reason to fail.
+fn announce(name: &str, what: &str) {
+    let _ = writeln!(io::stderr(), "ulna: {name}: {what}");
 }
 
 fn pseudo_terminal() -> io::Result<(File, OwnedFd, String)> {

@@ -1,0 +1,46 @@
+//! The commands there are.
+
+use crate::verbs::run::RunArgs;
+use clap::{Parser, Subcommand};
+use ulna_vmm::ExitStatus;
+
+/// KVM for arm64, in userspace: boots and moves arm64 machines on any host.
+#[derive(Parser)]
+#[command(name = "ulna", version, max_term_width = 100, after_help = ExitStatus::help())]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// A verb.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Start a machine and stay with it until it is off.
+    Run(Box<RunArgs>),
+}
+
+impl Command {
+    /// Does it.
+    pub fn call(self) -> ExitStatus {
+        match self {
+            Command::Run(args) => args.call(),
+        }
+    }
+}
+
+/// What is wrong with a command line, in one line: clap's own text has a paragraph.
+pub fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let mut line = String::new();
+    for part in text.lines().map(str::trim) {
+        if part.starts_with("Usage:") || part.starts_with("For more information") {
+            break;
+        }
+        if !part.is_empty() {
+            line.push_str(if line.is_empty() { "" } else { " " });
+            line.push_str(part);
+        }
+    }
+    line.trim_start_matches("error: ").to_owned()
+}

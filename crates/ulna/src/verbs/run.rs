@@ -1,0 +1,253 @@
+//! `ulna run`: start a machine and stay with it until it is off.
+
+use crate::{complain, values};
+use clap::{Args, ValueEnum};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tracing_subscriber::EnvFilter;
+use ulna_devices::virtio::rng::{Entropy, HostEntropy};
+use ulna_kvm_backend::software::{ClockKind, KvmConfig, Policy, Software};
+use ulna_profile::Profile;
+use ulna_vmm::{Clock, Config, Disk, Error, ExitStatus, GicVersion, Kernel, Net, Outside, Serial};
+
+/// Without --kernel and --firmware the built-in guest starts: it shows what a guest of the profile sees, tries timers
+/// and interrupts on every vCPU, and powers off.
+#[derive(Args)]
+#[command(after_help = ExitStatus::help())]
+pub struct RunArgs {
+    /// Kernel: an arm64 Image, Image.gz or ELF file
+    #[arg(long, value_name = "F")]
+    kernel: Option<PathBuf>,
+    /// How to read the kernel: by its first bytes, or as a flat program for RAM+0x80000
+    #[arg(long, value_enum, default_value = "auto", requires = "kernel", hide_possible_values = true)]
+    #[arg(value_name = "auto|raw")]
+    kernel_format: Format,
+    /// Firmware, mapped read-only at address 0; the machine starts there if there is no kernel
+    #[arg(long, value_name = "F")]
+    firmware: Option<PathBuf>,
+    /// Initial RAM disk
+    #[arg(long, value_name = "F")]
+    initrd: Option<PathBuf>,
+    /// Kernel command line
+    #[arg(long, value_name = "S", default_value = "", hide_default_value = true)]
+    cmdline: String,
+    /// vCPUs, 1 to 512 (1 to 8 with --gic 2)
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    cpus: u32,
+    /// vCPUs that exist; those above --cpus stay off and are not in the device tree [default: as --cpus]
+    #[arg(long, value_name = "N")]
+    max_cpus: Option<u32>,
+    /// RAM, like 512M or 2G; a number alone counts MiB
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = values::size)]
+    memory: u64,
+    /// Host to play: the name of a built-in profile, or the path of a profile file
+    #[arg(long, value_name = "PROFILE", default_value = "max", long_help = host_help())]
+    host: String,
+    /// Limits: what KVM on that hardware can do (hw), or what software can do beyond (soft)
+    #[arg(long, value_enum, default_value = "hw", value_name = "hw|soft", hide_possible_values = true)]
+    policy: PolicyArg,
+    /// Name of the machine [default: vm and the process id]
+    #[arg(long, value_name = "N", value_parser = values::name)]
+    name: Option<String>,
+    /// Interrupt controller: GICv2, or GICv3 with an ITS
+    #[arg(long, value_enum, default_value = "3", value_name = "2|3", hide_possible_values = true)]
+    gic: GicArg,
+    /// What time follows: the host's clock, or the instructions executed, so that a run repeats exactly
+    #[arg(long, value_enum, default_value = "host", value_name = "host|insn", hide_possible_values = true)]
+    clock: ClockArg,
+    /// A disk from a raw image (may be given several times)
+    #[arg(long = "disk", value_name = "path=F[,readonly]", value_parser = values::disk)]
+    disks: Vec<Disk>,
+    /// A network card: user-mode networking (by the program passt), or a tap interface
+    #[arg(long, value_name = "user|tap=IF|none", default_value = "none", value_parser = values::net)]
+    net: Net,
+    /// Where the serial port goes
+    #[arg(long, value_name = "stdio|file=F|pty|none", default_value = "stdio", value_parser = values::serial)]
+    serial: Serial,
+    /// Write the device tree that the guest gets
+    #[arg(long, value_name = "F")]
+    dtb_out: Option<PathBuf>,
+    /// What to tell on standard error: error, warn, info, debug, trace, or a filter like ulna_vmm=debug
+    #[arg(long, value_name = "FILTER", default_value = "warn")]
+    log: String,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Auto,
+    Raw,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PolicyArg {
+    Hw,
+    Soft,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum GicArg {
+    #[value(name = "2")]
+    V2,
+    #[value(name = "3")]
+    V3,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ClockArg {
+    Host,
+    Insn,
+}
+
+fn host_help() -> String {
+    let names: Vec<&str> = ulna_profile::names().collect();
+    format!(
+        "Host to play: the name of a built-in profile, or the path of a profile file. Built in are: {}",
+        names.join(", ")
+    )
+}
+
+impl RunArgs {
+    /// Runs the machine.
+    pub fn call(self) -> ExitStatus {
+        match self.run() {
+            Ok(status) => status,
+            Err(e) => {
+                complain(&e.to_string());
+                e.status()
+            }
+        }
+    }
+
+    fn run(self) -> Result<ExitStatus, Error> {
+        start_log(&self.log)?;
+        let profile = find_profile(&self.host)?;
+        let clock = self.clock;
+        let policy = match self.policy {
+            PolicyArg::Hw => Policy::Hw,
+            PolicyArg::Soft => Policy::Soft,
+        };
+        let config = self.config();
+        let (outside, random) = match clock {
+            ClockArg::Host => host_outside(),
+            ClockArg::Insn => repeatable_outside(),
+        };
+        let clock = match clock {
+            ClockArg::Host => ClockKind::Host,
+            ClockArg::Insn => ClockKind::Insn,
+        };
+        let kvm = Software::new(KvmConfig { profile, policy, clock, random });
+        ulna_vmm::run(&config, &kvm, &outside)
+    }
+
+    fn config(self) -> Config {
+        let kernel = match (self.kernel, self.kernel_format, &self.firmware) {
+            (Some(path), Format::Auto, _) => Kernel::Auto(path),
+            (Some(path), Format::Raw, _) => Kernel::Raw(path),
+            (None, _, Some(_)) => Kernel::Firmware,
+            (None, _, None) => Kernel::BuiltIn(ulna_guests::builtin()),
+        };
+        Config {
+            name: self.name.unwrap_or_else(|| format!("vm{}", std::process::id())),
+            kernel,
+            firmware: self.firmware,
+            initrd: self.initrd,
+            cmdline: self.cmdline,
+            cpus: self.cpus,
+            max_cpus: self.max_cpus.unwrap_or(self.cpus),
+            memory: self.memory,
+            gic: match self.gic {
+                GicArg::V2 => GicVersion::V2,
+                GicArg::V3 => GicVersion::V3,
+            },
+            clock: match self.clock {
+                ClockArg::Host => Clock::Host,
+                ClockArg::Insn => Clock::Instructions,
+            },
+            disks: self.disks,
+            net: self.net,
+            serial: self.serial,
+            dtb_out: self.dtb_out,
+        }
+    }
+}
+
+fn start_log(filter: &str) -> Result<(), Error> {
+    let filter = EnvFilter::try_new(filter).map_err(|e| Error::Usage(format!("--log {filter}: {e}")))?;
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .without_time()
+        .log_internal_errors(false);
+    subscriber.try_init().map_err(|e| Error::Internal(format!("log: {e}")))
+}
+
+/// A built-in profile by name, or a file: what has a slash or ends in .toml is a path.
+fn find_profile(host: &str) -> Result<Profile, Error> {
+    let profile = if host.contains('/') || host.ends_with(".toml") {
+        let path = Path::new(host);
+        let text = std::fs::read_to_string(path).map_err(|source| Error::File {
+            action: "read the profile",
+            path: path.into(),
+            source,
+        })?;
+        Profile::parse(&text, host)
+    } else {
+        Profile::builtin(host)
+    };
+    profile.map_err(|e| Error::Usage(format!("--host: {e}")))
+}
+
+type Random = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+fn host_outside() -> (Outside, Random) {
+    let outside = Outside {
+        wall_clock: Box::new(|| {
+            Box::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
+        }),
+        entropy: Box::new(|| Box::new(HostEntropy)),
+    };
+    let random = || {
+        let mut bytes = [0; 8];
+        // A host without a random generator: the guest sees a number all the same, as from a broken source.
+        let _ = HostEntropy.fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    };
+    (outside, Arc::new(random))
+}
+
+/// The date of a machine whose time is counted in instructions: 2026-01-01, standing still.
+const REPEATABLE_DATE: Duration = Duration::from_secs(1_767_225_600);
+
+fn repeatable_outside() -> (Outside, Random) {
+    let outside = Outside {
+        wall_clock: Box::new(|| Box::new(|| REPEATABLE_DATE)),
+        entropy: Box::new(|| Box::new(Sequence(AtomicU64::new(1)))),
+    };
+    let sequence = Sequence(AtomicU64::new(2));
+    (outside, Arc::new(move || sequence.next()))
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): numbers that look random and are the same in every run.
+struct Sequence(AtomicU64);
+
+impl Sequence {
+    fn next(&self) -> u64 {
+        let mut z =
+            self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+}
+
+impl Entropy for Sequence {
+    fn fill(&mut self, buf: &mut [u8]) -> std::io::Result<()> {
+        for chunk in buf.chunks_mut(8) {
+            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
+        }
+        Ok(())
+    }
+}
