@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 
 mod coverage;
 mod diff_cpu;
+mod diff_system;
 mod walls;
 
 /// Development tasks.
@@ -19,6 +20,8 @@ struct Args {
 enum Task {
     /// Random instructions at EL0, here and under qemu-aarch64: compares the complete state.
     DiffCpu(diff_cpu::Args),
+    /// Translation, exceptions, system registers, debug and PAuth, here and under qemu-system-aarch64.
+    DiffSystem(diff_system::Args),
     /// The decode table against Arm's machine-readable encodings.
     Coverage(coverage::Args),
     /// The rules of architecture §2: arrows, `unsafe`, `cfg(target_arch)`.
@@ -28,6 +31,7 @@ enum Task {
 fn main() -> Result<()> {
     match Args::parse().task {
         Task::DiffCpu(a) => diff_cpu::run(&a),
+        Task::DiffSystem(a) => diff_system::run(&a),
         Task::Coverage(a) => coverage::run(&a),
         Task::Walls => walls::run(),
     }

@@ -281,6 +281,7 @@ impl Cpu {
             let flags = v & (0xf << 28 | 0x3c0);
             self.set_pstate(flags | keep | u32::from(el) << 2 | u32::from(spsel));
             self.state.il = true;
+            self.context_changed();
         }
         self.state.ss = ss;
         self.state.pc = self.canonical_target(target);

@@ -13,7 +13,7 @@ use ulna_arm_cpu::{Feat, FeatSet};
 use ulna_conformance::el0::{Case, OUTCOME_LEN, Outcome};
 use ulna_conformance::machine::Machine;
 
-use generate::Rng;
+pub(crate) use generate::Rng;
 
 /// Options of `diff-cpu`.
 #[derive(clap::Args)]
