@@ -5,9 +5,13 @@ use crate::decode::Op;
 use crate::insn::{Exec, Flow, Insn};
 use crate::interp::operand::{Reg, dest, or_sp, put_x};
 
-/// Operand combinations that are reserved.
-pub(crate) fn reserved(cpu: &mut Cpu, _: &Insn) -> Exec {
-    cpu.undefined()
+/// For `prep`: a combination of operands that is not allocated.
+pub(crate) fn reserve(i: &mut Insn) {
+    fn undefined(cpu: &mut Cpu, _: &Insn) -> Exec {
+        cpu.undefined()
+    }
+    i.exec = undefined;
+    i.op = Op::UNALLOCATED;
 }
 
 fn sf(i: &Insn) -> bool {
@@ -130,7 +134,7 @@ pub(crate) fn bit_mask(n: u32, imms: u32, immr: u32, is64: bool) -> Option<u64> 
 
 pub(crate) fn logical(i: &mut Insn) {
     let Some(m) = bit_mask(i.bits(22, 1), i.bits(10, 6), i.bits(16, 6), sf(i)) else {
-        i.exec = reserved;
+        reserve(i);
         return;
     };
     i.imm = m;
@@ -192,7 +196,7 @@ pub(crate) fn ands_imm(cpu: &mut Cpu, i: &Insn) -> Exec {
 pub(crate) fn move_wide(i: &mut Insn) {
     let shift = 16 * i.bits(21, 2);
     if !sf(i) && shift >= 32 {
-        i.exec = reserved;
+        reserve(i);
         return;
     }
     let v = u64::from(i.bits(5, 16)) << shift;
@@ -236,7 +240,7 @@ pub(crate) fn bitfield(i: &mut Insn) {
     let (n, r, s) = (i.bits(22, 1), i.bits(16, 6), i.bits(10, 6));
     let width = if sf(i) { 64 } else { 32 };
     if n != u32::from(sf(i)) || r >= width || s >= width {
-        i.exec = reserved;
+        reserve(i);
         return;
     }
     let ones = |n: u32| u64::MAX >> (64 - n);
@@ -312,7 +316,7 @@ fn bfm_w(cpu: &mut Cpu, i: &Insn) -> Exec {
 pub(crate) fn extract(i: &mut Insn) {
     let lsb = i.bits(10, 6);
     if i.bits(22, 1) != u32::from(sf(i)) || (!sf(i) && lsb >= 32) {
-        i.exec = reserved;
+        reserve(i);
         return;
     }
     i.rd = dest(i.rd);

@@ -7,7 +7,7 @@ use crate::cpu::Cpu;
 use crate::decode::Op;
 use crate::insn::{Exec, Flow, Handler, Insn};
 use crate::interp::crc32;
-use crate::interp::dp_imm::reserved;
+use crate::interp::dp_imm::reserve;
 use crate::interp::operand::{Reg, dest, nzcv, or_sp, put_x};
 
 pub(crate) use crate::interp::operand::rd_zr;
@@ -94,7 +94,7 @@ pub(crate) fn shifted_reg(i: &mut Insn) {
     i.rd = dest(i.rd);
     let add_sub = i.bits(24, 5) == 0b01011;
     if (!i.bit(31) && i.aux >= 32) || (add_sub && i.bits(22, 2) == u32::from(ROR)) {
-        i.exec = reserved;
+        reserve(i);
         return;
     }
     i.exec = match i.op {
@@ -149,7 +149,7 @@ named! {
 pub(crate) fn extended_reg(i: &mut Insn) {
     let (option, shift) = (i.bits(13, 3), i.bits(10, 3));
     if shift > 4 {
-        i.exec = reserved;
+        reserve(i);
         return;
     }
     i.rn = or_sp(i.rn);

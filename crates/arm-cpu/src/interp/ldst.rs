@@ -6,7 +6,7 @@
 
 use crate::cpu::Cpu;
 use crate::insn::{Exec, Flow, Insn, Stop};
-use crate::interp::dp_imm::reserved;
+use crate::interp::dp_imm::reserve;
 use crate::interp::operand::{dest, or_sp, put_x};
 use crate::mem::access::MemInt;
 use crate::mem::attr::Acc;
@@ -168,7 +168,7 @@ pub(crate) fn ls_imm9(i: &mut Insn) {
 pub(crate) fn ls_reg(i: &mut Insn) {
     let option = i.bits(13, 3);
     if option & 2 == 0 {
-        i.exec = reserved;
+        reserve(i);
         return;
     }
     let scale = if i.bit(26) && i.bit(23) { 4 } else { i.bits(30, 2) };
