@@ -34,6 +34,7 @@ pub mod pauth;
 pub mod pmu;
 pub mod qarma;
 pub mod shared;
+pub mod simd;
 pub mod state;
 pub mod syndrome;
 pub mod sysreg;

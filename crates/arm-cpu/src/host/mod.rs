@@ -1,3 +1,4 @@
 //! What depends on the host CPU: the only place, with `jit/`, for `cfg(target_arch)`.
 
 pub mod atomic16;
+pub mod clmul;
