@@ -43,9 +43,7 @@ fn rounds(state: u128, keys: u128, linear: impl Fn(u32) -> u32) -> u128 {
 /// SM4E: four rounds of encryption.
 #[inline]
 pub fn sm4e(state: u128, keys: u128) -> u128 {
-    rounds(state, keys, |x| {
-        x ^ x.rotate_left(2) ^ x.rotate_left(10) ^ x.rotate_left(18) ^ x.rotate_left(24)
-    })
+    rounds(state, keys, |x| x ^ x.rotate_left(2) ^ x.rotate_left(10) ^ x.rotate_left(18) ^ x.rotate_left(24))
 }
 
 /// SM4EKEY: four rounds of key expansion.

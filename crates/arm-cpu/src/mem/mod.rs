@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod attr;
+mod block;
 mod pair;
 pub mod physmap;
 pub mod stage1;

@@ -225,7 +225,13 @@ mod tests {
     use super::super::lanes::{broadcast, split};
     use super::*;
 
-    fn one(op: impl Fn(u32, u128, u128, u128, &mut bool) -> u128, size: u32, d: u64, n: u64, m: u64) -> (u64, bool) {
+    fn one(
+        op: impl Fn(u32, u128, u128, u128, &mut bool) -> u128,
+        size: u32,
+        d: u64,
+        n: u64,
+        m: u64,
+    ) -> (u64, bool) {
         let mut q = false;
         let all = |v| super::super::lanes::dup_low(size, v);
         let r = op(size, all(d), all(n), all(m), &mut q);

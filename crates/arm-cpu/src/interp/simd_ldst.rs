@@ -1,0 +1,330 @@
+//! Loads and stores of structures (Arm ARM C4.1.96, LD1 to ST4 of multiple and single structures, LD1R to LD4R).
+//!
+//! Registers and the base are written after every access succeeded. Stores that leave a page check all of it first, so
+//! nothing is written where an element faults.
+//!
+//! After `prep`: `aux` holds the number of elements of a structure less one (bits 1:0), the number of registers less one
+//! (3:2), the size of an element (5:4), write-back (7); `imm` the bytes transferred; `ra` the index of a single element.
+
+use super::simd_operand::q;
+use crate::cpu::Cpu;
+use crate::insn::{Exec, Flow, Handler, Insn, Stop};
+use crate::interp::dp_imm::reserved;
+use crate::interp::operand::{or_sp, put_x};
+use crate::mem::attr::Acc;
+use crate::simd::lanes::dup_low;
+
+/// Base, write-back and, where the table has one name for each form, the handler they share.
+fn common(i: &mut Insn, multiple: Handler, single: Handler) {
+    i.exec = if i.bit(24) { single } else { multiple };
+    i.rn = or_sp(i.rn);
+    if i.bit(23) {
+        i.aux |= 0x80;
+    }
+}
+
+pub(crate) fn multiple(i: &mut Insn) {
+    let (registers, elements) = match i.bits(12, 4) {
+        0b0000 => (4, 4),
+        0b0010 => (4, 1),
+        0b0100 => (3, 3),
+        0b0110 => (3, 1),
+        0b1000 => (2, 2),
+        0b1010 => (2, 1),
+        _ => (1, 1),
+    };
+    let size = i.bits(10, 2);
+    i.aux = (elements - 1) | (registers - 1) << 2 | (size << 4) as u8;
+    i.imm = u64::from(registers) * if q(i) { 16 } else { 8 };
+    let h = if i.bit(22) { load_multiple } else { store_multiple };
+    common(i, h, reserved);
+    if size == 3 && !q(i) && elements > 1 {
+        i.exec = reserved;
+    }
+}
+
+pub(crate) fn single(i: &mut Insn) {
+    let elements = ((i.bits(13, 1) << 1 | i.bits(21, 1)) + 1) as u8;
+    let (scale, s, low) = (i.bits(14, 2), i.bits(12, 1), i.bits(10, 2));
+    let q = i.bits(30, 1);
+    // Without replication bits 11:10 hold the rest of the index, and tell 64-bit elements from 32-bit ones.
+    let (size, index) = match scale {
+        0 => (0, q << 3 | s << 2 | low),
+        1 => (1, q << 2 | s << 1 | low >> 1),
+        2 if low == 0 => (2, q << 1 | s),
+        2 => (3, q),
+        _ => (low, 0),
+    };
+    i.aux = (elements - 1) | (elements - 1) << 2 | (size << 4) as u8;
+    i.ra = index as u8;
+    i.imm = u64::from(elements) << size;
+    let h: Handler = match (i.bit(22), scale) {
+        (false, _) => store_single,
+        (_, 3) => load_replicate,
+        _ => load_single,
+    };
+    common(i, reserved, h);
+}
+
+#[inline(always)]
+fn elements(i: &Insn) -> usize {
+    usize::from(i.aux & 3) + 1
+}
+
+#[inline(always)]
+fn registers(i: &Insn) -> usize {
+    usize::from(i.aux >> 2 & 3) + 1
+}
+
+#[inline(always)]
+fn size(i: &Insn) -> u32 {
+    u32::from(i.aux >> 4) & 3
+}
+
+/// Register `k` after the first, modulo 32.
+#[inline(always)]
+fn register(i: &Insn, k: usize) -> u8 {
+    i.rd.wrapping_add(k as u8) & 31
+}
+
+#[inline(always)]
+fn begin(cpu: &mut Cpu, i: &Insn) -> Result<u64, Stop> {
+    cpu.fp_access()?;
+    cpu.check_sp_align(i.rn)?;
+    Ok(cpu.state.xr(i.rn))
+}
+
+/// Post-index: by Rm, or with 31 by the bytes transferred.
+#[inline(always)]
+fn write_back(cpu: &mut Cpu, i: &Insn, base: u64) {
+    if i.aux & 0x80 != 0 {
+        let by = if i.rm == 31 { i.imm } else { cpu.state.xr(i.rm) };
+        put_x(cpu, i.rn, base.wrapping_add(by));
+    }
+}
+
+/// Bytes of memory order to registers: element `e` of structure `s` is lane `s` of register `e`.
+fn gather(i: &Insn, mem: &[u8; 64]) -> [[u8; 16]; 4] {
+    let mut regs = [[0u8; 16]; 4];
+    let (n, bytes) = (elements(i), 1usize << size(i));
+    for (k, element) in mem[..i.imm as usize & 127].chunks_exact(bytes).enumerate() {
+        let at = (k / n * bytes) & 15;
+        regs[k % n][at..at + bytes].copy_from_slice(element);
+    }
+    regs
+}
+
+/// The reverse.
+fn scatter(i: &Insn, regs: &[[u8; 16]; 4]) -> [u8; 64] {
+    let mut mem = [0u8; 64];
+    let (n, bytes) = (elements(i), 1usize << size(i));
+    for (k, element) in mem[..i.imm as usize & 127].chunks_exact_mut(bytes).enumerate() {
+        let at = (k / n * bytes) & 15;
+        element.copy_from_slice(&regs[k % n][at..at + bytes]);
+    }
+    mem
+}
+
+fn load_multiple(cpu: &mut Cpu, i: &Insn) -> Exec {
+    let base = begin(cpu, i)?;
+    let mut mem = [0u8; 64];
+    cpu.load_block(base, &mut mem[..i.imm as usize & 127], 1 << size(i))?;
+    if elements(i) == 1 {
+        let bytes = if q(i) { 16 } else { 8 };
+        for (k, c) in mem.chunks_exact(bytes).take(registers(i)).enumerate() {
+            let mut v = [0; 16];
+            v[..bytes].copy_from_slice(c);
+            cpu.state.set_q(register(i, k), u128::from_le_bytes(v));
+        }
+    } else {
+        let regs = gather(i, &mem);
+        for (k, v) in regs.iter().take(registers(i)).enumerate() {
+            cpu.state.set_q(register(i, k), u128::from_le_bytes(*v));
+        }
+    }
+    write_back(cpu, i, base);
+    Ok(Flow::Next)
+}
+
+fn store_multiple(cpu: &mut Cpu, i: &Insn) -> Exec {
+    let base = begin(cpu, i)?;
+    let mem = if elements(i) == 1 {
+        let mut mem = [0u8; 64];
+        let bytes = if q(i) { 16 } else { 8 };
+        for (k, c) in mem.chunks_exact_mut(bytes).take(registers(i)).enumerate() {
+            c.copy_from_slice(&cpu.state.q(register(i, k)).to_le_bytes()[..bytes]);
+        }
+        mem
+    } else {
+        scatter(i, &std::array::from_fn(|k| cpu.state.q(register(i, k)).to_le_bytes()))
+    };
+    cpu.store_block(base, &mem[..i.imm as usize & 127], 1 << size(i))?;
+    write_back(cpu, i, base);
+    Ok(Flow::Next)
+}
+
+/// One structure.
+#[inline(always)]
+fn load_structure(cpu: &mut Cpu, i: &Insn, base: u64) -> Result<[u64; 4], Stop> {
+    let mut v = [0; 4];
+    let mut at = base;
+    for x in v.iter_mut().take(elements(i)) {
+        *x = match size(i) {
+            0 => cpu.load::<u8>(at, Acc::NORMAL)?.into(),
+            1 => cpu.load::<u16>(at, Acc::NORMAL)?.into(),
+            2 => cpu.load::<u32>(at, Acc::NORMAL)?.into(),
+            _ => cpu.load::<u64>(at, Acc::NORMAL)?,
+        };
+        at = at.wrapping_add(1 << size(i));
+    }
+    Ok(v)
+}
+
+fn load_single(cpu: &mut Cpu, i: &Insn) -> Exec {
+    let base = begin(cpu, i)?;
+    let v = load_structure(cpu, i, base)?;
+    let mask = u128::from(u64::MAX >> (64 - (8 << size(i))));
+    let at = (u32::from(i.ra) << (3 + size(i))) & 127;
+    for (k, x) in v.iter().take(elements(i)).enumerate() {
+        let r = register(i, k);
+        let old = cpu.state.q(r);
+        cpu.state.set_q(r, old & !(mask << at) | u128::from(*x) << at);
+    }
+    write_back(cpu, i, base);
+    Ok(Flow::Next)
+}
+
+fn load_replicate(cpu: &mut Cpu, i: &Insn) -> Exec {
+    let base = begin(cpu, i)?;
+    let v = load_structure(cpu, i, base)?;
+    for (k, x) in v.iter().take(elements(i)).enumerate() {
+        let all = dup_low(size(i), *x);
+        cpu.state.set_q(register(i, k), if q(i) { all } else { all & u128::from(u64::MAX) });
+    }
+    write_back(cpu, i, base);
+    Ok(Flow::Next)
+}
+
+fn store_single(cpu: &mut Cpu, i: &Insn) -> Exec {
+    let base = begin(cpu, i)?;
+    let at = (u32::from(i.ra) << (3 + size(i))) & 127;
+    let bytes = 1usize << size(i);
+    let mut mem = [0u8; 64];
+    for (k, c) in mem.chunks_exact_mut(bytes).take(elements(i)).enumerate() {
+        c.copy_from_slice(&(cpu.state.q(register(i, k)) >> at).to_le_bytes()[..bytes]);
+    }
+    cpu.store_block(base, &mem[..i.imm as usize & 127], bytes)?;
+    write_back(cpu, i, base);
+    Ok(Flow::Next)
+}
+
+/// The table's names; `prep` enters the shared handler.
+macro_rules! named {
+    ($($name:ident $f:ident;)*) => { $(
+        pub(crate) fn $name(cpu: &mut Cpu, i: &Insn) -> Exec {
+            $f(cpu, i)
+        }
+    )* };
+}
+named! {
+    st4_m store_multiple;
+    st4_m_post store_multiple;
+    st1_m4 store_multiple;
+    st1_m4_post store_multiple;
+    st3_m store_multiple;
+    st3_m_post store_multiple;
+    st1_m3 store_multiple;
+    st1_m3_post store_multiple;
+    st1_m1 store_multiple;
+    st1_m1_post store_multiple;
+    st2_m store_multiple;
+    st2_m_post store_multiple;
+    st1_m2 store_multiple;
+    st1_m2_post store_multiple;
+    ld4_m load_multiple;
+    ld4_m_post load_multiple;
+    ld1_m4 load_multiple;
+    ld1_m4_post load_multiple;
+    ld3_m load_multiple;
+    ld3_m_post load_multiple;
+    ld1_m3 load_multiple;
+    ld1_m3_post load_multiple;
+    ld1_m1 load_multiple;
+    ld1_m1_post load_multiple;
+    ld2_m load_multiple;
+    ld2_m_post load_multiple;
+    ld1_m2 load_multiple;
+    ld1_m2_post load_multiple;
+    st1_b store_single;
+    st1_b_post store_single;
+    st1_h store_single;
+    st1_h_post store_single;
+    st1_s store_single;
+    st1_s_post store_single;
+    st1_d store_single;
+    st1_d_post store_single;
+    st2_b store_single;
+    st2_b_post store_single;
+    st2_h store_single;
+    st2_h_post store_single;
+    st2_s store_single;
+    st2_s_post store_single;
+    st2_d store_single;
+    st2_d_post store_single;
+    st3_b store_single;
+    st3_b_post store_single;
+    st3_h store_single;
+    st3_h_post store_single;
+    st3_s store_single;
+    st3_s_post store_single;
+    st3_d store_single;
+    st3_d_post store_single;
+    st4_b store_single;
+    st4_b_post store_single;
+    st4_h store_single;
+    st4_h_post store_single;
+    st4_s store_single;
+    st4_s_post store_single;
+    st4_d store_single;
+    st4_d_post store_single;
+    ld1_b load_single;
+    ld1_b_post load_single;
+    ld1_h load_single;
+    ld1_h_post load_single;
+    ld1_s load_single;
+    ld1_s_post load_single;
+    ld1_d load_single;
+    ld1_d_post load_single;
+    ld2_b load_single;
+    ld2_b_post load_single;
+    ld2_h load_single;
+    ld2_h_post load_single;
+    ld2_s load_single;
+    ld2_s_post load_single;
+    ld2_d load_single;
+    ld2_d_post load_single;
+    ld3_b load_single;
+    ld3_b_post load_single;
+    ld3_h load_single;
+    ld3_h_post load_single;
+    ld3_s load_single;
+    ld3_s_post load_single;
+    ld3_d load_single;
+    ld3_d_post load_single;
+    ld4_b load_single;
+    ld4_b_post load_single;
+    ld4_h load_single;
+    ld4_h_post load_single;
+    ld4_s load_single;
+    ld4_s_post load_single;
+    ld4_d load_single;
+    ld4_d_post load_single;
+    ld1r load_replicate;
+    ld1r_post load_replicate;
+    ld2r load_replicate;
+    ld2r_post load_replicate;
+    ld3r load_replicate;
+    ld3r_post load_replicate;
+    ld4r load_replicate;
+    ld4r_post load_replicate;
+}
