@@ -2,7 +2,7 @@
 
 use super::simd_operand::{handlers, q, scalar, vector};
 use crate::insn::Insn;
-use crate::interp::dp_imm::reserved;
+use crate::interp::dp_imm::reserve;
 use crate::simd::{narrow, shift, widen};
 
 /// Size of the lanes by immh; 4 where it is reserved.
@@ -27,7 +27,7 @@ fn left(i: &mut Insn, size: u32) {
 fn lanes(i: &mut Insn, max: u32) -> u32 {
     let s = immh_size(i);
     if s > max || (s == 3 && !q(i)) {
-        i.exec = reserved;
+        reserve(i);
     }
     vector(i, s.min(3));
     s.min(3)
@@ -36,7 +36,7 @@ fn lanes(i: &mut Insn, max: u32) -> u32 {
 fn one(i: &mut Insn, max: u32) -> u32 {
     let s = immh_size(i);
     if s > max {
-        i.exec = reserved;
+        reserve(i);
     }
     scalar(i, s.min(3));
     s.min(3)

@@ -9,14 +9,14 @@
 use super::simd_operand::q;
 use crate::cpu::Cpu;
 use crate::insn::{Exec, Flow, Handler, Insn, Stop};
-use crate::interp::dp_imm::reserved;
+use crate::interp::dp_imm::reserve;
 use crate::interp::operand::{or_sp, put_x};
 use crate::mem::attr::Acc;
 use crate::simd::lanes::dup_low;
 
-/// Base, write-back and, where the table has one name for each form, the handler they share.
-fn common(i: &mut Insn, multiple: Handler, single: Handler) {
-    i.exec = if i.bit(24) { single } else { multiple };
+/// The handler that all forms share, base, write-back.
+fn common(i: &mut Insn, exec: Handler) {
+    i.exec = exec;
     i.rn = or_sp(i.rn);
     if i.bit(23) {
         i.aux |= 0x80;
@@ -37,9 +37,9 @@ pub(crate) fn multiple(i: &mut Insn) {
     i.aux = (elements - 1) | (registers - 1) << 2 | (size << 4) as u8;
     i.imm = u64::from(registers) * if q(i) { 16 } else { 8 };
     let h = if i.bit(22) { load_multiple } else { store_multiple };
-    common(i, h, reserved);
+    common(i, h);
     if size == 3 && !q(i) && elements > 1 {
-        i.exec = reserved;
+        reserve(i);
     }
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn single(i: &mut Insn) {
         (_, 3) => load_replicate,
         _ => load_single,
     };
-    common(i, reserved, h);
+    common(i, h);
 }
 
 #[inline(always)]

@@ -4,7 +4,7 @@ pub(crate) use super::simd_operand::v4;
 use super::simd_operand::{self as operand, half, q, scalar, size, vector};
 use crate::cpu::Cpu;
 use crate::insn::{Exec, Flow, Insn};
-use crate::interp::dp_imm::reserved;
+use crate::interp::dp_imm::reserve;
 use crate::simd::lanes::{dup, dup_low};
 use crate::simd::permute;
 
@@ -15,7 +15,7 @@ fn imm5(i: &mut Insn) -> u32 {
     let s = (v | 16).trailing_zeros();
     i.imm = u64::from(v >> (s + 1));
     if s > 3 {
-        i.exec = reserved;
+        reserve(i);
     }
     s
 }
@@ -24,7 +24,7 @@ pub(crate) fn dup_prep(i: &mut Insn) {
     let s = imm5(i);
     vector(i, s.min(3));
     if s == 3 && !q(i) {
-        i.exec = reserved;
+        reserve(i);
     }
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn smov_prep(i: &mut Insn) {
     let s = imm5(i);
     vector(i, s.min(3));
     if s > if q(i) { 2 } else { 1 } {
-        i.exec = reserved;
+        reserve(i);
     }
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn umov_prep(i: &mut Insn) {
     let s = imm5(i);
     vector(i, s.min(3));
     if q(i) != (s == 3) {
-        i.exec = reserved;
+        reserve(i);
     }
 }
 
@@ -147,7 +147,10 @@ permutations! {
 pub(crate) fn ext_prep(i: &mut Insn) {
     i.imm = i.bits(11, 4).into();
     if !q(i) {
-        i.exec = if i.imm > 7 { reserved } else { ext_half };
+        i.exec = ext_half;
+        if i.imm > 7 {
+            reserve(i);
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use crate::cpu::Cpu;
 use crate::insn::{Exec, Flow, Insn};
-use crate::interp::dp_imm::reserved;
+use crate::interp::dp_imm::reserve;
 use crate::simd::lanes::dup;
 use crate::state::fpsr;
 
@@ -56,7 +56,7 @@ pub(crate) fn v4(i: &mut Insn) {
     let s = i.bits(22, 2);
     vector(i, s);
     if s == 3 && !q(i) {
-        i.exec = reserved;
+        reserve(i);
     }
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn v4(i: &mut Insn) {
 pub(crate) fn v3(i: &mut Insn) {
     v4(i);
     if i.bits(22, 2) == 3 {
-        i.exec = reserved;
+        reserve(i);
     }
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn v3(i: &mut Insn) {
 pub(crate) fn v2(i: &mut Insn) {
     v3(i);
     if i.bits(22, 2) == 0 {
-        i.exec = reserved;
+        reserve(i);
     }
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn v2(i: &mut Insn) {
 pub(crate) fn v_bh(i: &mut Insn) {
     v3(i);
     if i.bits(22, 2) == 2 {
-        i.exec = reserved;
+        reserve(i);
     }
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn v_any(i: &mut Insn) {
 pub(crate) fn across(i: &mut Insn) {
     v3(i);
     if i.bits(22, 2) == 2 && !q(i) {
-        i.exec = reserved;
+        reserve(i);
     }
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn s4(i: &mut Insn) {
 pub(crate) fn s3(i: &mut Insn) {
     s4(i);
     if i.bits(22, 2) == 3 {
-        i.exec = reserved;
+        reserve(i);
     }
 }
 
@@ -116,7 +116,7 @@ pub(crate) fn s3(i: &mut Insn) {
 pub(crate) fn s2(i: &mut Insn) {
     s3(i);
     if i.bits(22, 2) == 0 {
-        i.exec = reserved;
+        reserve(i);
     }
 }
 
