@@ -238,39 +238,46 @@ fn make_gic(
     let intids = |gic: &dyn Device| {
         must("sizing the interrupt controller", gic.set_attr(dev::GRP_NR_IRQS, 0, u64::from(spi::INTIDS)))
     };
-    match config.gic {
-        GicVersion::V2 => {
-            let gic = vm.create_device(dev::TYPE_ARM_VGIC_V2).map_err(lacks(2))?;
-            intids(&*gic)?;
-            address(&*gic, dev::V2_ADDR_TYPE_DIST, layout::GICD)?;
-            address(&*gic, dev::V2_ADDR_TYPE_CPU, layout::GICC)?;
-            start(&*gic)?;
-            Ok((vec![gic], GicTree::V2))
+    let v3 = match config.gic {
+        GicVersion::V2 => None,
+        GicVersion::V3 => Some(vm.create_device(dev::TYPE_ARM_VGIC_V3).map_err(lacks(3))?),
+        GicVersion::Best => vm.create_device(dev::TYPE_ARM_VGIC_V3).ok(),
+    };
+    let Some(gic) = v3 else {
+        if config.max_cpus > layout::MAX_CPUS_V2 {
+            return Err(Error::Usage(format!(
+                "{} vCPUs: the profile's host has a GICv2 only, with which a machine has at most {}",
+                config.max_cpus,
+                layout::MAX_CPUS_V2
+            )));
         }
-        GicVersion::V3 => {
-            let gic = vm.create_device(dev::TYPE_ARM_VGIC_V3).map_err(lacks(3))?;
-            intids(&*gic)?;
-            address(&*gic, dev::V3_ADDR_TYPE_DIST, layout::GICD)?;
-            let redistributors = layout::redistributors(config.max_cpus, ram.end);
-            for (index, region) in (0u64..).zip(&redistributors) {
-                let count = (region.end - region.start) / layout::GICR_STRIDE;
-                address(&*gic, dev::V3_ADDR_TYPE_REDIST_REGION, count << 52 | region.start | index)?;
-            }
-            start(&*gic)?;
-            let mut all = vec![gic];
-            let its = match vm.create_device(dev::TYPE_ARM_VGIC_ITS) {
-                Ok(its) => {
-                    address(&*its, dev::ITS_ADDR_TYPE, layout::ITS)?;
-                    start(&*its)?;
-                    all.push(its);
-                    true
-                }
-                Err(Errno::ENODEV) => false,
-                Err(e) => return Err(Error::Internal(format!("creating the ITS: {e}"))),
-            };
-            Ok((all, GicTree::V3 { redistributors, its }))
-        }
+        let gic = vm.create_device(dev::TYPE_ARM_VGIC_V2).map_err(lacks(2))?;
+        intids(&*gic)?;
+        address(&*gic, dev::V2_ADDR_TYPE_DIST, layout::GICD)?;
+        address(&*gic, dev::V2_ADDR_TYPE_CPU, layout::GICC)?;
+        start(&*gic)?;
+        return Ok((vec![gic], GicTree::V2));
+    };
+    intids(&*gic)?;
+    address(&*gic, dev::V3_ADDR_TYPE_DIST, layout::GICD)?;
+    let redistributors = layout::redistributors(config.max_cpus, ram.end);
+    for (index, region) in (0u64..).zip(&redistributors) {
+        let count = (region.end - region.start) / layout::GICR_STRIDE;
+        address(&*gic, dev::V3_ADDR_TYPE_REDIST_REGION, count << 52 | region.start | index)?;
     }
+    start(&*gic)?;
+    let mut all = vec![gic];
+    let its = match vm.create_device(dev::TYPE_ARM_VGIC_ITS) {
+        Ok(its) => {
+            address(&*its, dev::ITS_ADDR_TYPE, layout::ITS)?;
+            start(&*its)?;
+            all.push(its);
+            true
+        }
+        Err(Errno::ENODEV) => false,
+        Err(e) => return Err(Error::Internal(format!("creating the ITS: {e}"))),
+    };
+    Ok((all, GicTree::V3 { redistributors, its }))
 }
 
 fn primecells(

@@ -10,8 +10,10 @@ pub enum GicVersion {
     /// GICv2: at most 8 vCPUs.
     V2,
     /// GICv3 with an ITS.
-    #[default]
     V3,
+    /// GICv3 where the hypervisor has it, else GICv2.
+    #[default]
+    Best,
 }
 
 /// What is to be started.
@@ -116,7 +118,7 @@ impl Default for Config {
             cpus: 1,
             max_cpus: 1,
             memory: 512 << 20,
-            gic: GicVersion::V3,
+            gic: GicVersion::Best,
             clock: Clock::Host,
             disks: Vec::new(),
             net: Net::None,
@@ -137,7 +139,7 @@ impl Config {
         let usage = |message: String| Err(Error::Usage(message));
         let most = match self.gic {
             GicVersion::V2 => layout::MAX_CPUS_V2,
-            GicVersion::V3 => layout::MAX_CPUS,
+            GicVersion::V3 | GicVersion::Best => layout::MAX_CPUS,
         };
         if self.cpus == 0 || self.cpus > layout::MAX_CPUS {
             return usage(format!("--cpus {}: a machine has 1 to {} vCPUs", self.cpus, layout::MAX_CPUS));

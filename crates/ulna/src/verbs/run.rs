@@ -51,9 +51,9 @@ pub struct RunArgs {
     /// Name of the machine [default: vm and the process id]
     #[arg(long, value_name = "N", value_parser = values::name)]
     name: Option<String>,
-    /// Interrupt controller: GICv2, or GICv3 with an ITS
-    #[arg(long, value_enum, default_value = "3", value_name = "2|3", hide_possible_values = true)]
-    gic: GicArg,
+    /// Interrupt controller: GICv2, or GICv3 with an ITS [default: 3 where the host of the profile has it]
+    #[arg(long, value_enum, value_name = "2|3", hide_possible_values = true)]
+    gic: Option<GicArg>,
     /// What time follows: the host's clock, or the instructions executed, so that a run repeats exactly
     #[arg(long, value_enum, default_value = "host", value_name = "host|insn", hide_possible_values = true)]
     clock: ClockArg,
@@ -158,8 +158,9 @@ impl RunArgs {
             max_cpus: self.max_cpus.unwrap_or(self.cpus),
             memory: self.memory,
             gic: match self.gic {
-                GicArg::V2 => GicVersion::V2,
-                GicArg::V3 => GicVersion::V3,
+                Some(GicArg::V2) => GicVersion::V2,
+                Some(GicArg::V3) => GicVersion::V3,
+                None => GicVersion::Best,
             },
             clock: match self.clock {
                 ClockArg::Host => Clock::Host,

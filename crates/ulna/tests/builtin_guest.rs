@@ -1,0 +1,145 @@
+//! The built-in guest, run as a user runs it.
+
+use assert_cmd::Command;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+fn ulna(args: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("ulna"));
+    let out = command.arg("run").args(args).timeout(Duration::from_secs(120)).output().unwrap();
+    let text = |b| String::from_utf8(b).unwrap();
+    (out.status.code().unwrap_or(-1), text(out.stdout), text(out.stderr))
+}
+
+/// Runs it and expects success; its output without carriage returns.
+fn well(args: &[&str]) -> String {
+    let (code, stdout, stderr) = ulna(args);
+    assert_eq!((code, stderr.as_str()), (0, ""), "{args:?}\n{stdout}");
+    assert!(stdout.ends_with("all is well; powering off\r\n"), "{args:?}\n{stdout}");
+    assert!(!stdout.contains("FAILED"), "{args:?}\n{stdout}");
+    stdout.replace('\r', "")
+}
+
+#[test]
+fn it_shows_what_it_sees() {
+    let out = well(&["--host", "altra"]);
+    for line in [
+        "ulna built-in guest",
+        "MIDR_EL1         0x00000000413fd0c1",
+        "    Revision=0x1 PartNum=0xd0c Architecture=0xf Variant=0x3 Implementer=0x41",
+        "  exception level    EL1",
+        "  counter frequency  25000000 Hz",
+        "  GIC                version 3",
+        "  CPUs               1 in the device tree",
+        "  PSCI_VERSION             1.1",
+        "  SMCCC_VERSION            1.1",
+        "  cpu 0x0: timer interrupt ok, SGI ok",
+        "1 CPU(s) ran, all is well; powering off",
+    ] {
+        assert!(out.lines().any(|l| l == line), "{line}\n{out}");
+    }
+    assert!(out.contains(" AdvSIMD=0x1 GIC=0x1 "), "{out}");
+}
+
+#[test]
+fn every_cpu_takes_its_interrupts_with_either_controller() {
+    for gic in ["3", "2"] {
+        let out = well(&["--cpus", "4", "--gic", gic]);
+        assert!(out.contains(&format!("GIC                version {gic}\n")), "{out}");
+        for cpu in 0..4 {
+            assert!(out.contains(&format!("\n  cpu {cpu:#x}: timer interrupt ok, SGI ok\n")), "{out}");
+        }
+        assert!(out.contains("4 CPU(s) ran"), "{out}");
+    }
+}
+
+#[test]
+fn cpus_above_aff0_and_spare_ones() {
+    let out = well(&["--cpus", "18", "--max-cpus", "20"]);
+    assert!(
+        out.contains("\n  cpu 0x101: timer interrupt ok, SGI ok\n") && out.contains("18 CPU(s) ran"),
+        "{out}"
+    );
+}
+
+#[test]
+fn every_profile_runs_it() {
+    for host in ulna_profile::names() {
+        let out = well(&["--host", host, "--log", "error"]);
+        assert!(out.contains("1 CPU(s) ran"), "{host}\n{out}");
+    }
+}
+
+#[test]
+fn an_instruction_clock_makes_runs_equal() {
+    let first = well(&["--clock", "insn"]);
+    assert_eq!(first, well(&["--clock", "insn"]));
+}
+
+#[test]
+fn as_a_flat_kernel_from_a_file_with_the_serial_port_in_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let (program, out, dtb) = (dir.path().join("guest.bin"), dir.path().join("out"), dir.path().join("dtb"));
+    fs::write(&program, ulna_guests::builtin()).unwrap();
+    let serial = format!("file={}", out.display());
+    let (code, stdout, stderr) = ulna(&[
+        "--kernel",
+        program.to_str().unwrap(),
+        "--kernel-format",
+        "raw",
+        "--serial",
+        &serial,
+        "--dtb-out",
+        dtb.to_str().unwrap(),
+    ]);
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "", ""));
+    assert!(fs::read_to_string(&out).unwrap().ends_with("all is well; powering off\r\n"));
+    assert_eq!(fs::read(&dtb).unwrap()[..4], [0xd0, 0x0d, 0xfe, 0xed]);
+}
+
+/// A flat program that echoes what is typed on the serial port.
+fn echo() -> Vec<u8> {
+    // loop: poll UARTFR.RXFE; load UARTDR; store it back.
+    let program: [u32; 7] = [
+        0xd2a1_2001, // movz x1, #0x0900, lsl #16
+        0xb940_1822, // ldr w2, [x1, #0x18]
+        0x3727_ffe2, // tbnz w2, #4, back to the load
+        0xb940_0023, // ldr w3, [x1]
+        0xb900_0023, // str w3, [x1]
+        0x17ff_fffc, // b back to the load
+        0x0000_0000,
+    ];
+    program.iter().flat_map(|w| w.to_le_bytes()).collect()
+}
+
+fn start_echo(dir: &std::path::Path) -> Child {
+    let path = dir.join("echo.bin");
+    fs::write(&path, echo()).unwrap();
+    std::process::Command::new(assert_cmd::cargo::cargo_bin!("ulna"))
+        .args(["run", "--kernel-format", "raw", "--kernel"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn input_reaches_the_guest_and_signals_end_the_run() {
+    for (signal, code) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = start_echo(dir.path());
+        child.stdin.as_mut().unwrap().write_all(b"hello, guest\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "hello, guest\n");
+        let kill = std::process::Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        let out = child.wait_with_output().unwrap();
+        assert_eq!(out.status.code(), Some(code));
+        assert!(out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+}
