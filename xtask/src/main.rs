@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 mod coverage;
 mod diff_cpu;
 mod diff_system;
+mod linux;
 mod walls;
 
 /// Development tasks.
@@ -24,6 +25,8 @@ enum Task {
     DiffSystem(diff_system::Args),
     /// The decode table against Arm's machine-readable encodings.
     Coverage(coverage::Args),
+    /// Boots a Debian kernel as a user would: CPUs, disk, network.
+    Linux(linux::Args),
     /// The rules of architecture §2: arrows, `unsafe`, `cfg(target_arch)`.
     Walls,
 }
@@ -33,6 +36,7 @@ fn main() -> Result<()> {
         Task::DiffCpu(a) => diff_cpu::run(&a),
         Task::DiffSystem(a) => diff_system::run(&a),
         Task::Coverage(a) => coverage::run(&a),
+        Task::Linux(a) => linux::run(&a),
         Task::Walls => walls::run(),
     }
 }

@@ -1,0 +1,226 @@
+//! `cargo xtask linux`: boots a real Debian kernel as a user would: to its init with 1 and 4 vCPUs, with a disk (ext4
+//! made on the host, files exchanged both ways, `fsck` clean), and with the network (a file fetched from a server on
+//! loopback). The guest is what `shared/bench/build-guest` makes.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Options of `linux`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Directory with Image and initramfs.cpio.
+    #[arg(long)]
+    guest: PathBuf,
+    /// The program under test.
+    #[arg(long, default_value = "target/release/ulna")]
+    ulna: PathBuf,
+    /// Leaves the network out (where `passt` is missing).
+    #[arg(long)]
+    no_net: bool,
+}
+
+/// Runs all stories.
+pub fn run(a: &Args) -> Result<()> {
+    let mut passed = 0;
+    let mut story = |name: &str, f: &dyn Fn() -> Result<()>| -> Result<()> {
+        let t = Instant::now();
+        f().with_context(|| name.to_string())?;
+        println!("linux: {name}: ok ({:.1} s)", t.elapsed().as_secs_f64());
+        passed += 1;
+        Ok(())
+    };
+    story("boots to init with 1 vCPU and powers off", &|| boots(a, 1))?;
+    story("boots to init with 4 vCPUs and powers off", &|| boots(a, 4))?;
+    story("a GICv2 host boots", &|| gicv2(a))?;
+    story("a disk: files both ways, fsck clean", &|| disk(a))?;
+    if !a.no_net {
+        story("the network: a file from a server on loopback", &|| network(a))?;
+    }
+    println!("{passed} passed, 0 failed");
+    Ok(())
+}
+
+/// A running guest with its console.
+struct Guest {
+    child: Child,
+    output: Receiver<Vec<u8>>,
+    seen: String,
+}
+
+impl Guest {
+    fn start(a: &Args, bench: &str, more: &[&str]) -> Result<Guest> {
+        let mut child = Command::new(&a.ulna)
+            .arg("run")
+            .arg("--kernel")
+            .arg(a.guest.join("Image"))
+            .arg("--initrd")
+            .arg(a.guest.join("initramfs.cpio"))
+            .args(["--cmdline", &format!("console=ttyAMA0 quiet modules=all bench={bench}")])
+            .args(more)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start {}", a.ulna.display()))?;
+        let mut out = child.stdout.take().context("stdout")?;
+        let (tx, output) = channel();
+        std::thread::spawn(move || {
+            let mut b = [0; 4096];
+            while let Ok(n) = out.read(&mut b) {
+                if n == 0 || tx.send(b[..n].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Guest { child, output, seen: String::new() })
+    }
+
+    /// Reads the console until `text` appears; what came since the last wait.
+    fn wait(&mut self, text: &str, seconds: u64) -> Result<String> {
+        let end = Instant::now() + Duration::from_secs(seconds);
+        loop {
+            if let Some(at) = self.seen.find(text) {
+                let rest = self.seen.split_off(at + text.len());
+                return Ok(std::mem::replace(&mut self.seen, rest));
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            match self.output.recv_timeout(left) {
+                Ok(b) => self.seen.push_str(&String::from_utf8_lossy(&b)),
+                Err(_) => bail!("waited {seconds} s for {text:?}; the console says:\n{}", tail(&self.seen)),
+            }
+        }
+    }
+
+    /// Types a command and returns what it printed.
+    fn shell(&mut self, command: &str) -> Result<String> {
+        const END: &str = "@done@";
+        // The echo of the command line must not hold the mark itself.
+        let line = format!("{command}; echo @do''ne@\n");
+        self.child.stdin.as_mut().context("stdin")?.write_all(line.as_bytes())?;
+        let out = self.wait(END, 60)?;
+        let body = out.split_once('\n').map_or("", |x| x.1);
+        Ok(body.trim_end_matches(END).replace('\r', ""))
+    }
+
+    fn ends_well(&mut self, seconds: u64) -> Result<()> {
+        let end = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < end {
+            if let Some(s) = self.child.try_wait()? {
+                ensure!(s.success(), "ended with {s}");
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bail!("still running after {seconds} s")
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn tail(s: &str) -> String {
+    let lines: Vec<&str> = s.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+fn boots(a: &Args, cpus: u32) -> Result<()> {
+    let mut g = Guest::start(a, "shell", &["--cpus", &cpus.to_string(), "--memory", "512M"])?;
+    g.wait("# ", 90)?;
+    let n = g.shell("grep -c ^processor /proc/cpuinfo")?;
+    ensure!(n.trim() == cpus.to_string(), "{cpus} vCPUs, and Linux sees {:?}", n.trim());
+    power_off(&mut g)
+}
+
+fn gicv2(a: &Args) -> Result<()> {
+    let mut g = Guest::start(a, "shell", &["--host", "rpi4", "--cpus", "2", "--memory", "512M"])?;
+    g.wait("# ", 90)?;
+    let irqs = g.shell("cat /proc/interrupts")?;
+    ensure!(irqs.contains("GICv2") || irqs.contains("GIC-0"), "no GICv2 in /proc/interrupts:\n{irqs}");
+    power_off(&mut g)
+}
+
+fn power_off(g: &mut Guest) -> Result<()> {
+    let stdin = g.child.stdin.as_mut().context("stdin")?;
+    stdin.write_all(b"busybox poweroff -f\n")?;
+    g.ends_well(30)
+}
+
+fn tool(program: &str, args: &[&str]) -> Result<String> {
+    let out = Command::new(program).args(args).output().with_context(|| program.to_string())?;
+    let text = String::from_utf8_lossy(&out.stdout).to_string() + &String::from_utf8_lossy(&out.stderr);
+    ensure!(out.status.success(), "{program} {}: {}\n{text}", args.join(" "), out.status);
+    Ok(text)
+}
+
+fn scratch() -> Result<PathBuf> {
+    let d = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/linux");
+    std::fs::create_dir_all(&d)?;
+    Ok(d)
+}
+
+fn disk(a: &Args) -> Result<()> {
+    let dir = scratch()?;
+    let (tree, image) = (dir.join("tree"), dir.join("disk.img"));
+    std::fs::create_dir_all(&tree)?;
+    std::fs::write(tree.join("from-host"), "written on the host\n")?;
+    std::fs::File::create(&image)?.set_len(64 << 20)?;
+    let path = image.to_str().context("path")?;
+    tool("mkfs.ext4", &["-q", "-F", "-d", tree.to_str().context("path")?, path])?;
+    let mut g = Guest::start(a, "shell", &["--memory", "512M", "--disk", &format!("path={path}")])?;
+    g.wait("# ", 90)?;
+    g.shell("mkdir -p /tmp/m; mount -t ext4 /dev/vda /tmp/m")?;
+    let text = g.shell("cat /tmp/m/from-host")?;
+    ensure!(text.trim() == "written on the host", "the guest reads {text:?}");
+    let sum = g.shell("seq 1 200000 > /tmp/m/from-guest; md5sum /tmp/m/from-guest | cut -c1-32")?;
+    g.shell("busybox umount /tmp/m; busybox sync")?;
+    power_off(&mut g)?;
+    tool("fsck.ext4", &["-f", "-n", path])?;
+    let out = dir.join("from-guest");
+    tool("debugfs", &["-R", &format!("dump /from-guest {}", out.display()), path])?;
+    let want: String = (1..=200_000).map(|n| format!("{n}\n")).collect();
+    ensure!(std::fs::read_to_string(&out)? == want, "what the guest wrote reads otherwise on the host");
+    let host_sum = tool("md5sum", &[out.to_str().context("path")?])?;
+    ensure!(host_sum.starts_with(sum.trim()), "md5sum {sum:?} in the guest, {host_sum:?} on the host");
+    Ok(())
+}
+
+fn network(a: &Args) -> Result<()> {
+    let body: Vec<u8> =
+        (0..1_000_000u32).flat_map(|n| (n.wrapping_mul(2_654_435_761) >> 8).to_le_bytes()).collect();
+    let dir = scratch()?;
+    std::fs::write(dir.join("served"), &body)?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port();
+    std::thread::spawn(move || {
+        // One file for whoever asks, three times at the most.
+        for s in listener.incoming().take(3).flatten() {
+            let mut s = s;
+            let mut request = [0; 1024];
+            let _ = s.read(&mut request);
+            let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            let _ = s.write_all(head.as_bytes()).and_then(|()| s.write_all(&body));
+        }
+    });
+    let mut g = Guest::start(a, "shell", &["--memory", "512M", "--net", "user"])?;
+    g.wait("# ", 90)?;
+    g.shell(
+        "ip link set eth0 up; ip addr add 10.0.2.15/24 dev eth0; busybox ip route add default via 10.0.2.2",
+    )?;
+    let sum = g.shell(&format!("busybox wget -q -O - http://10.0.2.2:{port}/f | md5sum | cut -c1-32"))?;
+    power_off(&mut g)?;
+    let want = tool("md5sum", &[dir.join("served").to_str().context("path")?])?;
+    ensure!(
+        want.starts_with(sum.trim()) && sum.trim().len() == 32,
+        "the guest got {sum:?}, served was {want:?}"
+    );
+    Ok(())
+}
