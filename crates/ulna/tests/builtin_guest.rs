@@ -1,5 +1,7 @@
 //! The built-in guest, run as a user runs it.
 
+mod common;
+
 use assert_cmd::Command;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -99,30 +101,12 @@ fn as_a_flat_kernel_from_a_file_with_the_serial_port_in_another() {
     assert_eq!(fs::read(&dtb).unwrap()[..4], [0xd0, 0x0d, 0xfe, 0xed]);
 }
 
-/// A flat program that echoes what is typed on the serial port.
-fn echo() -> Vec<u8> {
-    // loop: poll UARTFR.RXFE; load UARTDR; store it back.
-    let program: [u32; 7] = [
-        0xd2a1_2001, // movz x1, #0x0900, lsl #16
-        0xb940_1822, // ldr w2, [x1, #0x18]
-        0x3727_ffe2, // tbnz w2, #4, back to the load
-        0xb940_0023, // ldr w3, [x1]
-        0xb900_0023, // str w3, [x1]
-        0x17ff_fffc, // b back to the load
-        0x0000_0000,
-    ];
-    program.iter().flat_map(|w| w.to_le_bytes()).collect()
-}
-
 fn start_echo(dir: &std::path::Path) -> Child {
-    let path = dir.join("echo.bin");
-    fs::write(&path, echo()).unwrap();
-    std::process::Command::new(assert_cmd::cargo::cargo_bin!("ulna"))
-        .args(["run", "--kernel-format", "raw", "--kernel"])
+    let path = common::program(dir, &common::echo());
+    common::ulna()
+        .args(["--kernel-format", "raw", "--kernel"])
         .arg(path)
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
         .spawn()
         .unwrap()
 }
