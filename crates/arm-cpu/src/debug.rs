@@ -51,7 +51,7 @@ fn debug_pair(n: usize, op2: u8) -> (SysReg, SysReg) {
 
 impl Cpu {
     /// Number of breakpoints and watchpoints (ID_AA64DFR0_EL1.BRPs, WRPs).
-    fn debug_counts(&self) -> (usize, usize) {
+    pub(crate) fn debug_counts(&self) -> (usize, usize) {
         let dfr0 = self.state.sys(SysReg::ID_AA64DFR0_EL1);
         ((dfr0 >> 12 & 15) as usize + 1, (dfr0 >> 20 & 15) as usize + 1)
     }
@@ -90,8 +90,9 @@ impl Cpu {
     }
 
     /// PSTATE.SS after an exception return with this SPSR (DebugExceptionReturnSS).
-    pub(crate) fn step_bit_on_return(&self, spsr: u32) -> bool {
-        let dest = (spsr >> 2 & 1) as u8;
+    /// After an illegal one the destination is the current EL.
+    pub(crate) fn step_bit_on_return(&self, spsr: u32, illegal: bool) -> bool {
+        let dest = if illegal { self.state.el } else { (spsr >> 2 & 1) as u8 };
         self.state.sys(SysReg::MDSCR_EL1) & MDSCR_SS != 0
             && !self.debug_enabled_here()
             && self.debug_enabled(dest, spsr & daif::D != 0)

@@ -269,11 +269,12 @@ impl Cpu {
         self.pmu_sync();
         let v = self.state.sys(SysReg::SPSR_EL1) as u32;
         self.clear_exclusive();
-        let ss = self.step_bit_on_return(v);
         let mode = v & 0x1f;
+        let legal = matches!(mode, 0b00000 | 0b00100 | 0b00101);
+        let ss = self.step_bit_on_return(v, !legal);
         // AArch64 EL0t, EL1t and EL1h are what this PE can return to; anything else is an illegal return
         // (Arm ARM D1.3.4): EL and SP stay, IL is set, NZCV, DAIF come from SPSR.
-        if matches!(mode, 0b00000 | 0b00100 | 0b00101) {
+        if legal {
             self.set_pstate(v);
         } else {
             let (el, spsel) = (self.state.el, self.state.spsel);

@@ -191,10 +191,12 @@ fn tlbi(cpu: &mut Cpu, crm: u32, op2: u32, v: u64) -> Result<(), Stop> {
             let va = sign_extend(v << 12) & !((pages << 12) - 1);
             TlbOp::Va { va, pages, asid: named }
         }
-        (true, 1 | 3 | 5 | 7) => match range_of(v) {
-            Some((va, pages)) => TlbOp::Va { va, pages, asid: named },
-            None => TlbOp::All,
-        },
+        (true, 1 | 3 | 5 | 7) => {
+            match range_of(v, cpu.state.sys(SysReg::TCR_EL1) >> 59 & 1 != 0 && cpu.has(Feat::LPA2)) {
+                Some((va, pages)) => TlbOp::Va { va, pages, asid: named },
+                None => TlbOp::All,
+            }
+        }
         _ => return undefined(cpu),
     };
     cpu.invalidate_tlb(op);
@@ -205,7 +207,8 @@ fn tlbi(cpu: &mut Cpu, crm: u32, op2: u32, v: u64) -> Result<(), Stop> {
 }
 
 /// First address and number of 4 KiB pages of a range operand (FEAT_TLBIRANGE, D8.13.5). `None`: reserved granule.
-fn range_of(v: u64) -> Option<(u64, u64)> {
+/// With TCR_EL1.DS (`ds`) BaseADDR counts 64 KiB.
+fn range_of(v: u64, ds: bool) -> Option<(u64, u64)> {
     let granule = match v >> 46 & 3 {
         1 => 12,
         2 => 14,
@@ -215,7 +218,7 @@ fn range_of(v: u64) -> Option<(u64, u64)> {
     let (scale, num) = (v >> 44 & 3, v >> 39 & 31);
     let pages = (num + 1) << (5 * scale + 1);
     // BaseADDR is a page number of the granule, sign-extended from 37 bits.
-    let base = ((v << 27) as i64 >> 27) << granule;
+    let base = ((v << 27) as i64 >> 27) << if ds { 16 } else { granule };
     Some((base as u64, pages << (granule - 12)))
 }
 

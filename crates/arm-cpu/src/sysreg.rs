@@ -78,13 +78,7 @@ fn check_el0(cpu: &mut Cpu, r: SysReg, enc: u16, rt: u8, read: bool) -> Result<(
         CNTV_CTL_EL0 | CNTV_CVAL_EL0 | CNTV_TVAL_EL0 => kctl >> 8 & 1 != 0,
         CNTP_CTL_EL0 | CNTP_CVAL_EL0 | CNTP_TVAL_EL0 => kctl >> 9 & 1 != 0,
         _ => {
-            // FEAT_IDST: reads of the feature ID space report where they came from.
-            let id_space = enc >> 14 == 3 && enc >> 7 & 15 == 0 && matches!(enc >> 11 & 7, 0 | 1 | 3);
-            return Err(if read && id_space && cpu.has(Feat::IDST) {
-                trap(cpu, enc, rt, read)
-            } else {
-                undefined(cpu)
-            });
+            return Err(if read { undefined_read(cpu, enc, rt) } else { undefined(cpu) });
         }
     };
     if allowed { Ok(()) } else { Err(trap(cpu, enc, rt, read)) }
@@ -135,6 +129,13 @@ fn is_trapped(r: SysReg) -> bool {
         )
 }
 
+/// An UNDEFINED read. FEAT_IDST: all exceptions of reads in the feature ID space, from any EL, say what was read
+/// (ID_AA64MMFR2_EL1.IDS).
+fn undefined_read(cpu: &mut Cpu, enc: u16, rt: u8) -> Stop {
+    let id_space = enc >> 14 == 3 && enc >> 6 & 31 == 0 && matches!(enc >> 11 & 7, 0 | 1 | 3);
+    if id_space && cpu.has(Feat::IDST) { trap(cpu, enc, rt, true) } else { undefined(cpu) }
+}
+
 /// What MRS gives, or why not.
 pub fn read(cpu: &mut Cpu, row: Option<SysReg>, enc: u16, rt: u8) -> Result<u64, Stop> {
     use SysReg::*;
@@ -144,13 +145,12 @@ pub fn read(cpu: &mut Cpu, row: Option<SysReg>, enc: u16, rt: u8) -> Result<u64,
         let id_space = enc >> 7 == (3 << 7) && (enc >> 3 & 15) <= 7 && enc >> 3 & 15 != 0;
         return match (el0, id_space) {
             (false, true) => Ok(0),
-            (true, true) if cpu.has(Feat::IDST) => Err(trap(cpu, enc, rt, true)),
-            (true, _) => Err(undefined(cpu)),
+            (true, _) => Err(undefined_read(cpu, enc, rt)),
             (false, _) => Err(leave(cpu, enc, rt, true)),
         };
     };
     if needs(r).is_some_and(|f| !cpu.has(f)) {
-        return Err(undefined(cpu));
+        return Err(undefined_read(cpu, enc, rt));
     }
     if is_pmu(r) {
         return cpu.pmu_read(r, enc, rt);
@@ -160,6 +160,9 @@ pub fn read(cpu: &mut Cpu, row: Option<SysReg>, enc: u16, rt: u8) -> Result<u64,
     }
     // Registers of EL2, and what exists only in AArch32.
     if enc >> 11 & 7 >= 4 || enc >> 11 & 7 == 2 && r != CSSELR_EL1 {
+        return Err(undefined(cpu));
+    }
+    if !cpu.debug_register_exists(r) {
         return Err(undefined(cpu));
     }
     let s = &cpu.state;
@@ -226,6 +229,9 @@ pub fn write(cpu: &mut Cpu, row: Option<SysReg>, enc: u16, rt: u8, v: u64) -> Re
         check_el0(cpu, r, enc, rt, false)?;
     }
     if enc >> 11 & 7 >= 4 || enc >> 11 & 7 == 2 && r != CSSELR_EL1 {
+        return Err(undefined(cpu));
+    }
+    if !cpu.debug_register_exists(r) {
         return Err(undefined(cpu));
     }
     let s = &mut cpu.state;
@@ -316,4 +322,16 @@ pub fn write(cpu: &mut Cpu, row: Option<SysReg>, enc: u16, rt: u8, v: u64) -> Re
 fn is_debug(r: SysReg) -> bool {
     let e = r.encoding();
     e.op0 == 2 && e.op1 == 0 && e.crn == 0 && (4..=7).contains(&e.op2)
+}
+
+impl Cpu {
+    /// Breakpoint and watchpoint registers beyond the numbers in ID_AA64DFR0_EL1 are UNDEFINED; all others exist.
+    fn debug_register_exists(&self, r: SysReg) -> bool {
+        if !is_debug(r) {
+            return true;
+        }
+        let e = r.encoding();
+        let (breakpoints, watchpoints) = self.debug_counts();
+        usize::from(e.crm) < if e.op2 < 6 { breakpoints } else { watchpoints }
+    }
 }

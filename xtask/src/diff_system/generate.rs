@@ -1,5 +1,6 @@
 //! Random cases by class.
 
+use ulna_arm_cpu::decode::find;
 use ulna_arm_regs::SysReg;
 use ulna_conformance::el1::{CODE, Case, DATA, END, Step};
 
@@ -86,15 +87,17 @@ fn table_bits(w: &mut World) -> u64 {
     t
 }
 
-fn damage(w: &mut World, first: i32) -> Option<(i32, u64, u64)> {
+fn damage(w: &mut World, first: i32, lowest: i32) -> Option<(i32, u64, u64)> {
     if !w.one_in(5) {
         return None;
     }
     let level = first + w.r.below((4 - first) as u64) as i32;
-    Some(match w.r.below(6) {
+    // With DS and fewer than 52 bits the reference does not look at bits 51:50 in 9:8.
+    let kinds = if w.ds && w.get(SysReg::TCR_EL1) >> 32 & 7 < 6 { 5 } else { 6 };
+    Some(match w.r.below(kinds) {
         0 => (level, u64::MAX, 0),
         1 => (level, 1, 0),
-        2 => (level, 2, 0),
+        2 => (level.max(lowest), 2, 0),
         3 => (level, 0, 1 << (36 + w.r.below(12))),
         4 => (level, 0, 1 << (48 + w.r.below(2))),
         _ => (level, 0, if w.ds { w.r.below(4) << 8 } else { w.r.below(16) << 12 }),
@@ -112,14 +115,21 @@ fn map_tested(w: &mut World, pa: u64) -> (u64, (u64, u64)) {
         (16, _) => 1,
         _ => 2,
     };
-    // A leaf at a level that holds none is a translation fault: rarely.
-    let lowest = if w.one_in(16) { first } else { lowest.max(first) };
+    // The reference takes a block at a level that holds none (D8.3): not generated.
+    let lowest = lowest.max(first);
     let level = if w.one_in(2) { 3 } else { lowest + w.r.below((4 - lowest) as u64) as i32 };
     let size = World::leaf_size(h, level).min(63);
     let random = w.address(h, 64);
     let low = if size >= 64 - h.txsz { 64 - h.txsz } else { size };
     let va = random & !((1 << low) - 1) | pa & ((1 << low) - 1);
-    let m = Mapping { level, leaf: leaf_bits(w), table: table_bits(w), damage: damage(w, first) };
+    let mut leaf = leaf_bits(w);
+    let executable = pa < DATA;
+    if executable || w.get(SysReg::SCTLR_EL1) >> 19 & 1 != 0 {
+        // Writable-clean is writable for WXN and for EL1's right to execute (AArch64.S1ApplyOutputPerms: the effective
+        // AP[2] is 0); the reference looks at AP[2] as it stands.
+        leaf &= !(1 << 51);
+    }
+    let m = Mapping { level, leaf, table: table_bits(w), damage: damage(w, first, lowest) };
     let at = w.map(h, va, pa, &m);
     (va, at)
 }
@@ -225,8 +235,11 @@ fn tlbi(seed: u64, class: u64) -> Case {
     w.x[20] = asid << 48 | va >> 12 & 0xfff_ffff_ffff;
     // A range of one scale: 2 or more pages from here.
     let tg = [1, 2, 3][(h.granule as usize - 12) / 2];
-    let base = (va >> h.granule) & ((1 << 37) - 1);
-    w.x[21] = asid << 48 | tg << 46 | w.r.below(2) << 44 | w.r.below(4) << 39 | base;
+    // With TCR_EL1.DS in units of 64 KiB.
+    let unit = if w.ds && h.granule != 16 { 16 } else { h.granule };
+    let base = (va >> unit) & ((1 << 37) - 1);
+    let scale = if w.ds { 1 } else { w.r.below(2) };
+    w.x[21] = asid << 48 | tg << 46 | scale << 44 | w.r.below(4) << 39 | base;
     let shareable = w.pick(&[0x8700u32, 0x8300, 0x8100]);
     let range = w.pick(&[0x8600u32, 0x8200, 0x8500]);
     let op = match w.r.below(8) {
@@ -309,6 +322,9 @@ fn exception(seed: u64, class: u64) -> Case {
             || word >> 22 == 0xd500_0000 >> 22 && special(word)
         {
             NOP
+        } else if matches!(word >> 24, 0x1e | 0x4e) && find(word).is_none_or(|l| l.exec.is_none()) {
+            // Not built yet.
+            NOP
         } else {
             word
         };
@@ -355,7 +371,13 @@ fn eret(seed: u64, class: u64) -> Case {
         spsr |= w.r.below(4) << 10;
     }
     w.set(SysReg::SPSR_EL1, spsr);
-    if w.one_in(4) {
+    if !matches!(mode, 0 | 4 | 5) {
+        // The reference keeps the tag in PC (AArch64.ExceptionReturn: BranchAddr, UNKNOWN for AArch32).
+        let v = w.get(SysReg::ELR_EL1);
+        w.set(SysReg::ELR_EL1, (v << 8) as i64 as u64 >> 8 | if v >> 55 & 1 != 0 { 0xff << 56 } else { 0 });
+    }
+    // After an illegal return the reference clears PSTATE.SS (SetPSTATEFromPSR: DebugExceptionReturnSS).
+    if matches!(mode, 0 | 4 | 5) && w.one_in(4) {
         let v = w.r.below(2) | w.r.below(2) << 13;
         w.set(SysReg::MDSCR_EL1, v);
         let v = w.get(SysReg::SPSR_EL1) | w.r.below(2) << 21;
@@ -384,6 +406,8 @@ fn untestable(enc: u16) -> bool {
         (3, 0, 5) => crm >= 3,
         (3, 0, 10) => crm == 4,
         (2, 1, _) => true,
+        // ID registers of AArch32, which only the reference has
+        (3, 0, 0) => matches!(crm, 1..=3),
         _ => false,
     }
 }
@@ -391,6 +415,11 @@ fn untestable(enc: u16) -> bool {
 /// Registers whose change would take the case's ground away, or whose value is the reference's own business.
 fn keep(r: SysReg) -> bool {
     use SysReg::*;
+    // The reference makes BAS[3] and BAS[1] copies of their neighbours.
+    let e = r.encoding();
+    if e.op0 == 2 && e.crn == 0 && (e.op2 == 5 || e.op2 == 7) {
+        return true;
+    }
     matches!(
         r,
         SCTLR_EL1
@@ -469,14 +498,8 @@ fn debug(seed: u64, class: u64) -> Case {
         // Breakpoints on the words of the steps, which start every 16 bytes or more.
         let bvr = base + w.r.below(16) * 4;
         let bcr = control(&mut w) | w.pick(&[0xf << 5, 0xf << 5, 0xf << 5, 0]);
-        let kind = w.r.below(6);
-        let (bvr, bt) = match kind {
-            0 => (w.r.below(4), 2),
-            1 => (bvr, 1),
-            _ => (bvr, 0),
-        };
-        // Contexts only where the reference has context-aware breakpoints: the last ones.
-        let n = if bt == 2 { 5 } else { n };
+        // The reference has no unlinked context breakpoints.
+        let bt = u64::from(w.one_in(5));
         let bcr = bcr | bt << 20 | if bt == 1 { 4 << 16 } else { 0 };
         set_debug(&mut w, n, 4, bvr, bcr);
         if bt == 1 {
@@ -553,9 +576,16 @@ fn set_debug(w: &mut World, n: u64, op2: u8, value: u64, control: u64) {
 fn pauth(seed: u64, class: u64) -> Case {
     let wild = seed % 2 == 0;
     let mut w = World::new(seed, wild);
+    // With no key enabled at all the reference's XPACD and XPACI do nothing.
+    let v = w.get(SysReg::SCTLR_EL1) | w.pick(&[1 << 13, 1 << 27, 1 << 30, 1 << 31]);
+    w.set(SysReg::SCTLR_EL1, v);
     let target = w.code(&[END, END]);
-    for r in [2, 3, 4, 5, 6, 7, 30, 17] {
-        w.x[r] = match w.r.below(4) {
+    // A code is added to a register once: the reference chooses the half of a pointer that is no address by bit 55 always,
+    // the manual (AddPAC) by bit 63 without TBI, so pointers here have both alike.
+    let mut fresh = vec![3u32, 4, 5, 12, 13, 14, 15, 18, 19, 22, 23, 24, 25, 26, 27];
+    let (mut fresh17, mut fresh30) = (true, true);
+    for r in fresh.clone().into_iter().chain([2, 6, 7, 17, 30]) {
+        let v = match w.r.below(4) {
             0 => target,
             1 => {
                 let h = if w.one_in(2) { w.safe } else { w.tested };
@@ -564,44 +594,46 @@ fn pauth(seed: u64, class: u64) -> Case {
             2 => w.data_va + 0x100,
             _ => w.r.next(),
         };
+        w.x[r as usize] = v & !(1 << 63) | (v >> 55 & 1) << 63;
     }
     for _ in 0..1 + w.r.below(3) {
         let el = w.r.below(2);
         let p = w.pstate(el);
         let mut words = Vec::new();
-        for _ in 0..1 + w.r.below(5) {
-            let (rd, rn) = (2 + w.r.below(6) as u32, if w.one_in(8) { 31 } else { 8 + w.r.below(4) as u32 });
-            let i = match w.r.below(12) {
-                0..=3 => 0xdac1_0000 | (w.r.below(4) as u32) << 10 | rn << 5 | rd,
-                4..=5 => 0xdac1_1000 | (w.r.below(4) as u32) << 10 | rn << 5 | rd,
-                6 => 0xdac1_2000 | (w.r.below(8) as u32) << 10 | 31 << 5 | rd,
-                7 => 0xdac1_43e0 | (w.r.below(2) as u32) << 10 | rd,
-                8 | 9 => 0x9ac0_3000 | rn << 16 | (2 + w.r.below(6) as u32) << 5 | rd,
-                10 => w.pick(&[
-                    0xd503_211f,
-                    0xd503_215f,
-                    0xd503_219f,
-                    0xd503_21df,
-                    0xd503_231f,
-                    0xd503_233f,
-                    0xd503_235f,
-                    0xd503_237f,
-                    0xd503_239f,
-                    0xd503_23bf,
-                    0xd503_23df,
-                    0xd503_23ff,
-                    0xd503_20ff,
-                ]),
-                // AUT of what PAC made
-                _ => {
-                    let k = w.r.below(4) as u32;
-                    words.push(0xdac1_0000 | k << 10 | rn << 5 | rd);
-                    0xdac1_1000 | k << 10 | rn << 5 | rd
+        for _ in 0..1 + w.r.below(4) {
+            let rn = if w.one_in(8) { 31 } else { 8 + w.r.below(4) as u32 };
+            let Some(rd) = fresh.pop() else { break };
+            let k = (w.r.below(4) as u32) << 10;
+            match w.r.below(12) {
+                0..=2 => words.push(0xdac1_0000 | k | rn << 5 | rd),
+                3 => words.push(0xdac1_1000 | k | rn << 5 | rd),
+                4 => words.push(0xdac1_2000 | (w.r.below(8) as u32) << 10 | 31 << 5 | rd),
+                5 => words.push(0xdac1_43e0 | (w.r.below(2) as u32) << 10 | rd),
+                6 | 7 => words.push(0x9ac0_3000 | rn << 16 | (8 + w.r.below(4) as u32) << 5 | rd),
+                8 if fresh17 => {
+                    fresh17 = false;
+                    words.push(w.pick(&[0xd503_211f, 0xd503_215f, 0xd503_219f, 0xd503_21df]));
                 }
-            };
-            words.push(i);
+                9 if fresh30 => {
+                    fresh30 = false;
+                    words.push(w.pick(&[
+                        0xd503_231f,
+                        0xd503_233f,
+                        0xd503_235f,
+                        0xd503_237f,
+                        0xd503_239f,
+                        0xd503_23bf,
+                        0xd503_23df,
+                        0xd503_23ff,
+                        0xd503_20ff,
+                    ]));
+                }
+                // AUT of what PAC made
+                _ => words.extend([0xdac1_0000 | k | rn << 5 | rd, 0xdac1_1000 | k | rn << 5 | rd]),
+            }
         }
-        match w.r.below(8) {
+        let form = if w.steps.is_empty() { w.r.below(8) } else { 8 };
+        match form {
             0 => {
                 // PACIZA x6; BRAAZ x6, from a good address
                 w.x[6] = target;
@@ -615,8 +647,10 @@ fn pauth(seed: u64, class: u64) -> Case {
                 words.push(w.pick(&[0xd71f_08e0, 0xd71f_0ce0, 0xd73f_08e0, 0xd73f_0ce0]) | m);
             }
             2 => {
+                fresh30 = false;
                 w.x[30] = target;
-                words.insert(0, w.pick(&[0xd503_233f, 0xd503_237f]));
+                words.clear();
+                words.push(w.pick(&[0xd503_233f, 0xd503_237f]));
                 words.push(w.pick(&[0xd65f_0bff, 0xd65f_0fff]));
             }
             3 => {

@@ -208,7 +208,8 @@ impl Cpu {
 
     #[cold]
     fn alignment_fault(&mut self, va: u64, kind: AccessKind, acc: Acc) -> Result<(), Stop> {
-        let wnr = if kind == AccessKind::Write || acc.rmw { 1 << 6 } else { 0 };
+        // A read by an atomic would meet it too.
+        let wnr = if kind == AccessKind::Write && !acc.rmw { 1 << 6 } else { 0 };
         self.raise(Exception::data_abort(va, fsc::ALIGNMENT | wnr))
     }
 
@@ -243,7 +244,10 @@ impl Cpu {
         match self.translate_checked(va, kind, unpriv, acc.rmw) {
             Ok(t) => Ok(t),
             Err(Fault::Stage1(code)) => {
-                let write = kind == AccessKind::Write || acc.rmw || acc.cm;
+                // An atomic reports a write only when a read would not meet the fault (ESR_ELx, WnR).
+                let read_faults =
+                    acc.rmw && self.translate_checked(va, AccessKind::Read, unpriv, false).is_err();
+                let write = (kind == AccessKind::Write && !read_faults) || acc.cm;
                 let iss = code | if write { 1 << 6 } else { 0 } | if acc.cm { 1 << 8 } else { 0 };
                 self.raise(Exception::data_abort(va, iss))
             }
