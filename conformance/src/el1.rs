@@ -229,6 +229,8 @@ pub enum Left {
     SysReg,
     /// No memory there: the reference's bus answers with an external abort.
     NoMemory,
+    /// No memory to fetch from.
+    NoCode,
     /// Did not end.
     Hang,
     /// Anything else.

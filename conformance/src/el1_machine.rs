@@ -173,7 +173,10 @@ impl Machine {
                 Exit::Wfe | Exit::Wfxt { .. } | Exit::Kick | Exit::Pmu => {}
                 Exit::Budget => return Err(Left::Hang),
                 Exit::SysReg { .. } => return Err(Left::SysReg),
-                Exit::DataAbort(_) | Exit::InstAbort { .. } => return Err(Left::NoMemory),
+                Exit::DataAbort(_) => return Err(Left::NoMemory),
+                Exit::InstAbort { s1ptw, .. } => {
+                    return Err(if s1ptw { Left::NoMemory } else { Left::NoCode });
+                }
                 Exit::Wfi | Exit::Smc { .. } | Exit::Debug { .. } => return Err(Left::Other),
             }
         }

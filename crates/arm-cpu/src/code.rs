@@ -116,7 +116,8 @@ impl Cpu {
     pub(crate) fn find_block(&mut self) -> Result<Found, Stop> {
         let pc = self.state.pc;
         let e = &self.code.itlb[itlb_index(pc)];
-        if e.tag == (pc & !0xffc | self.tlb.ctx[(pc >> 63) as usize]) {
+        // A misaligned PC is for the slow path; its low bits must not mix with those of the context.
+        if (e.tag ^ (pc & !0xfff | self.tlb.ctx[(pc >> 63) as usize])) | pc & 3 == 0 {
             let guarded = e.guarded;
             if let Some(p) = self.code.pages.get(e.page as usize)
                 && p.generation == p.code_gen().load(Ordering::Relaxed)

@@ -442,6 +442,7 @@ impl Cpu {
                 regime: id as u64,
                 el1,
                 pan: pan && el1 && mmu,
+                big_endian: self.big_endian_data,
             };
             let (c, flushed) = self.tlb.context(key);
             if flushed {

@@ -237,7 +237,9 @@ impl Cpu {
                 continue;
             }
             if let Some(at) = (0..len).map(|i| va.wrapping_add(i)).find(|a| watched(v, c, *a)) {
-                let wnr = u32::from(kind == AccessKind::Write) << 6;
+                // An atomic reports a write only when a read would not meet the watchpoint (ESR_ELx, WnR).
+                let by_read = acc.rmw && c >> 3 & 1 != 0;
+                let wnr = u32::from(kind == AccessKind::Write && !by_read) << 6;
                 let e = Exception { far: Some(at), ..Exception::new(ec::WATCHPT_LOW, FSC_DEBUG | wnr) };
                 return self.raise(e);
             }

@@ -87,6 +87,8 @@ fn dc_zva(cpu: &mut Cpu, va: u64) -> Result<(), Stop> {
     if t.info.is_device() {
         return cpu.raise(Exception::data_abort(va, fsc::ALIGNMENT | 1 << 6));
     }
+    // Before anything is written.
+    cpu.check_watchpoints(start, size, AccessKind::Write, Acc::NORMAL)?;
     for n in 0..size / 8 {
         cpu.store::<u64>(start + n * 8, 0, Acc::NORMAL)?;
     }

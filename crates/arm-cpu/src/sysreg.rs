@@ -69,6 +69,9 @@ fn check_el0(cpu: &mut Cpu, r: SysReg, enc: u16, rt: u8, read: bool) -> Result<(
     let allowed = match r {
         NZCV | FPCR | FPSR | DIT | SSBS | TPIDR_EL0 | RNDR | RNDRRS => true,
         TPIDRRO_EL0 | DCZID_EL0 if read => true,
+        // The debug communications channel is not connected (MDSCR_EL1.TDCC).
+        MDCCSR_EL0 if read => cpu.state.sys(MDSCR_EL1) >> 12 & 1 == 0,
+        DBGDTR_EL0 | DBGDTRRX_EL0 => cpu.state.sys(MDSCR_EL1) >> 12 & 1 == 0,
         DAIF => control >> sctlr::UMA & 1 != 0,
         CTR_EL0 if read => control >> sctlr::UCT & 1 != 0,
         SCXTNUM_EL0 => control >> sctlr::TSCXT & 1 == 0,
@@ -304,7 +307,8 @@ pub fn write(cpu: &mut Cpu, row: Option<SysReg>, enc: u16, rt: u8, v: u64) -> Re
             s.set_sys(r, now);
         }
         _ if is_debug(r) => {
-            s.set_sys(r, v);
+            // DBGWVR<n>_EL1 bits 1:0 are RES0.
+            s.set_sys(r, if r.encoding().op2 == 6 { v & !3 } else { v });
             cpu.recheck_debug();
         }
         ESR_EL1 | ELR_EL1 | FAR_EL1 | PAR_EL1 | TPIDR_EL0 | TPIDR_EL1 | TPIDRRO_EL0 | SCXTNUM_EL0

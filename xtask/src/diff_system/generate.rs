@@ -165,6 +165,9 @@ fn translation(seed: u64, class: u64) -> Case {
         // The target: leave.
         let mut words = vec![END; 32];
         words[0] = w.pick(&[END, NOP, 0xd503_245f, 0xd503_249f, 0xd503_233f]);
+        // PACIASP as a landing pad only.
+        let v = w.get(SysReg::SCTLR_EL1) & !(1 << 31);
+        w.set(SysReg::SCTLR_EL1, v);
         put_code(&mut w, 0x800, &words);
     }
     for _ in 0..n {
@@ -412,6 +415,30 @@ fn untestable(enc: u16) -> bool {
     }
 }
 
+/// Registers that the reference lacks, that change by themselves, or that keep their value from case to case.
+fn absent(r: SysReg) -> bool {
+    use SysReg::*;
+    matches!(
+        r,
+        OSDTRRX_EL1
+            | OSDTRTX_EL1
+            | OSECCR_EL1
+            | DBGAUTHSTATUS_EL1
+            | DBGCLAIMSET_EL1
+            | DBGCLAIMCLR_EL1
+            | DBGPRCR_EL1
+            | DBGDTR_EL0
+            | DBGDTRRX_EL0
+            | MDCCINT_EL1
+            | RNDR
+            | RNDRRS
+            | CCSIDR_EL1
+            | CCSIDR2_EL1
+            | FPCR
+            | FPSR
+    )
+}
+
 /// Registers whose change would take the case's ground away, or whose value is the reference's own business.
 fn keep(r: SysReg) -> bool {
     use SysReg::*;
@@ -454,12 +481,21 @@ fn sysreg(seed: u64, class: u64) -> Case {
             continue;
         }
         let reg = SysReg::from_code(enc);
+        if reg.is_some_and(absent) {
+            continue;
+        }
         let read = w.one_in(2) || reg.is_some_and(keep);
         if read {
             w.step(p, &[mrs(enc, 2)]);
         } else {
             w.x[5] = if w.one_in(2) { w.r.next() } else { w.r.next() & 0xff00_ffff };
-            w.step(p, &[msr(enc, 5), mrs(enc, 2)]);
+            if matches!(reg, Some(SysReg::SPSR_EL1 | SysReg::CONTEXTIDR_EL1)) {
+                // RES0 there, kept by the reference
+                w.x[6] &= 0xffff_ffff;
+                w.step(p, &[msr(enc, 6), mrs(enc, 2)]);
+            } else {
+                w.step(p, &[msr(enc, 5), mrs(enc, 2)]);
+            }
         }
     }
     // MSR (immediate) and maintenance
@@ -485,9 +521,7 @@ fn debug(seed: u64, class: u64) -> Case {
         mdscr |= 1;
     }
     w.set(SysReg::MDSCR_EL1, mdscr);
-    if w.one_in(10) {
-        w.set(SysReg::OSLAR_EL1, 1);
-    }
+    // The reference does not honour the OS Lock.
     w.x[1] = w.data_va + 0x100 + w.r.below(4) * 8;
     w.x[4] = w.data_va + 0x200;
     let base = w.code_va;

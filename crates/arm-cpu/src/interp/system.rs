@@ -23,7 +23,7 @@ pub fn sysreg_prep(i: &mut Insn) {
             i.exec = msr_plain;
             i.end = false;
         }
-        Some(SysReg::TPIDRRO_EL0 | SysReg::DCZID_EL0) if read => i.exec = mrs_plain,
+        Some(SysReg::TPIDRRO_EL0) if read => i.exec = mrs_plain,
         Some(SysReg::NZCV | SysReg::FPSR) if !read => i.end = false,
         _ => {}
     }

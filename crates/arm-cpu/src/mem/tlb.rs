@@ -62,6 +62,8 @@ pub struct CtxKey {
     pub el1: bool,
     /// PSTATE.PAN as far as it matters.
     pub pan: bool,
+    /// Data accesses are big-endian: those of LDTR at EL1 go by SCTLR_EL1.EE, those of EL0 by E0E.
+    pub big_endian: bool,
 }
 
 /// A second-level entry: a page of a whole translation.
