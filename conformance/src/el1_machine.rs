@@ -172,6 +172,8 @@ impl Machine {
                 Exit::Hvc { imm } => return Ok(0x16 << 26 | 1 << 25 | u64::from(imm)),
                 Exit::Wfe | Exit::Wfxt { .. } | Exit::Kick | Exit::Pmu => {}
                 Exit::Budget => return Err(Left::Hang),
+                // Not allocated: UNDEFINED, unless the hypervisor knows better.
+                Exit::SysReg { enc, .. } if SysReg::from_code(enc).is_none() => self.cpu.inject_undef(),
                 Exit::SysReg { .. } => return Err(Left::SysReg),
                 Exit::DataAbort(_) => return Err(Left::NoMemory),
                 Exit::InstAbort { s1ptw, .. } => {

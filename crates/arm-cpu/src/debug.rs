@@ -18,6 +18,9 @@ const FSC_DEBUG: u32 = 0x22;
 const MDSCR_SS: u64 = 1;
 const MDSCR_KDE: u64 = 1 << 13;
 const MDSCR_MDE: u64 = 1 << 15;
+/// DBGWCR<n>_EL1.LSC: loads, stores.
+const LSC_LOAD: u64 = 1 << 3;
+const LSC_STORE: u64 = 1 << 4;
 
 /// What the hypervisor asked for, and the state derived from it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -226,25 +229,31 @@ impl Cpu {
         if acc.cm && kind == AccessKind::Read || !self.debug_enabled_here() {
             return Ok(());
         }
-        let (_, wrps) = self.debug_counts();
-        for n in 0..wrps {
-            let (value, control) = watchpoint(n);
-            let (v, c) = (self.state.sys(value), self.state.sys(control));
-            // LSC: 1 loads, 2 stores; atomics do both.
-            let wanted = (c >> 3 & 1 != 0 && (kind == AccessKind::Read || acc.rmw))
-                || (c >> 4 & 1 != 0 && kind == AccessKind::Write);
-            if c & 1 == 0 || !wanted || !state_matches(c, el) || (c >> 20 & 1 != 0 && !self.linked(c)) {
-                continue;
-            }
-            if let Some(at) = (0..len).map(|i| va.wrapping_add(i)).find(|a| watched(v, c, *a)) {
-                // An atomic reports a write only when a read would not meet the watchpoint (ESR_ELx, WnR).
-                let by_read = acc.rmw && c >> 3 & 1 != 0;
-                let wnr = u32::from(kind == AccessKind::Write && !by_read) << 6;
-                let e = Exception { far: Some(at), ..Exception::new(ec::WATCHPT_LOW, FSC_DEBUG | wnr) };
-                return self.raise(e);
-            }
+        // An atomic both reads and writes, and reports a write only when no read would meet a watchpoint (ESR_ELx, WnR).
+        let write = kind == AccessKind::Write;
+        if (!write || acc.rmw)
+            && let Some(at) = self.watchpoint_hit(va, len, el, LSC_LOAD)
+        {
+            return self.raise(Exception { far: Some(at), ..Exception::new(ec::WATCHPT_LOW, FSC_DEBUG) });
+        }
+        if write && let Some(at) = self.watchpoint_hit(va, len, el, LSC_STORE) {
+            let e = Exception::new(ec::WATCHPT_LOW, FSC_DEBUG | 1 << 6);
+            return self.raise(Exception { far: Some(at), ..e });
         }
         Ok(())
+    }
+
+    /// First address that a watchpoint with this bit of LSC watches.
+    fn watchpoint_hit(&self, va: u64, len: u64, el: u8, lsc: u64) -> Option<u64> {
+        let (_, wrps) = self.debug_counts();
+        (0..wrps).find_map(|n| {
+            let (value, control) = watchpoint(n);
+            let (v, c) = (self.state.sys(value), self.state.sys(control));
+            if c & 1 == 0 || c & lsc == 0 || !state_matches(c, el) || (c >> 20 & 1 != 0 && !self.linked(c)) {
+                return None;
+            }
+            (0..len).map(|i| va.wrapping_add(i)).find(|a| watched(v, c, *a))
+        })
     }
 }
 

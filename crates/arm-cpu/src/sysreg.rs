@@ -132,11 +132,15 @@ fn is_trapped(r: SysReg) -> bool {
         )
 }
 
+/// The feature ID space: op0 3, op1 0, 1 or 3, CRn 0, CRm 0 to 7.
+fn in_feature_space(enc: u16) -> bool {
+    enc >> 14 == 3 && enc >> 6 & 31 == 0 && matches!(enc >> 11 & 7, 0 | 1 | 3)
+}
+
 /// An UNDEFINED read. FEAT_IDST: all exceptions of reads in the feature ID space, from any EL, say what was read
 /// (ID_AA64MMFR2_EL1.IDS).
 fn undefined_read(cpu: &mut Cpu, enc: u16, rt: u8) -> Stop {
-    let id_space = enc >> 14 == 3 && enc >> 6 & 31 == 0 && matches!(enc >> 11 & 7, 0 | 1 | 3);
-    if id_space && cpu.has(Feat::IDST) { trap(cpu, enc, rt, true) } else { undefined(cpu) }
+    if in_feature_space(enc) && cpu.has(Feat::IDST) { trap(cpu, enc, rt, true) } else { undefined(cpu) }
 }
 
 /// What MRS gives, or why not.
@@ -149,6 +153,7 @@ pub fn read(cpu: &mut Cpu, row: Option<SysReg>, enc: u16, rt: u8) -> Result<u64,
         return match (el0, id_space) {
             (false, true) => Ok(0),
             (true, _) => Err(undefined_read(cpu, enc, rt)),
+            (false, _) if in_feature_space(enc) => Err(undefined_read(cpu, enc, rt)),
             (false, _) => Err(leave(cpu, enc, rt, true)),
         };
     };
