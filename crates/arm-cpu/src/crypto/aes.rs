@@ -1,6 +1,7 @@
 //! AES single rounds (FIPS 197; Arm ARM shared pseudocode AESSubBytes, AESShiftRows, AESMixColumns).
 
 use super::{field_inverse, field_mul};
+use crate::host::aes::{self as host, Step};
 
 const POLY: u32 = 0x11b;
 
@@ -46,21 +47,7 @@ const fn column(coefficients: [u8; 4]) -> [u32; 256] {
 static MIX: [u32; 256] = column([2, 1, 1, 3]);
 static INV_MIX: [u32; 256] = column([14, 9, 13, 11]);
 
-/// AESE: add the round key, shift rows, substitute.
 #[inline]
-pub fn aese(state: u128, key: u128) -> u128 {
-    let s = (state ^ key).to_le_bytes();
-    u128::from_le_bytes(std::array::from_fn(|i| SBOX[s[(5 * i) & 15] as usize]))
-}
-
-/// AESD: add the round key, shift rows back, substitute back.
-#[inline]
-pub fn aesd(state: u128, key: u128) -> u128 {
-    let s = (state ^ key).to_le_bytes();
-    u128::from_le_bytes(std::array::from_fn(|i| INV_SBOX[s[(13 * i) & 15] as usize]))
-}
-
-#[inline(always)]
 fn mix(state: u128, table: &[u32; 256]) -> u128 {
     super::from_words(super::words(state).map(|w| {
         let [a, b, c, d] = w.to_le_bytes().map(|x| table[x as usize]);
@@ -68,16 +55,44 @@ fn mix(state: u128, table: &[u32; 256]) -> u128 {
     }))
 }
 
+/// A step in plain integer operations.
+fn plain(step: Step, state: u128) -> u128 {
+    let s = state.to_le_bytes();
+    match step {
+        Step::Encrypt => u128::from_le_bytes(std::array::from_fn(|i| SBOX[s[(5 * i) & 15] as usize])),
+        Step::Decrypt => u128::from_le_bytes(std::array::from_fn(|i| INV_SBOX[s[(13 * i) & 15] as usize])),
+        Step::Mix => mix(state, &MIX),
+        Step::Unmix => mix(state, &INV_MIX),
+    }
+}
+
+#[inline(always)]
+fn run(step: Step, state: u128) -> u128 {
+    host::step(step, state).unwrap_or_else(|| plain(step, state))
+}
+
+/// AESE: add the round key, shift rows, substitute.
+#[inline]
+pub fn aese(state: u128, key: u128) -> u128 {
+    run(Step::Encrypt, state ^ key)
+}
+
+/// AESD: add the round key, shift rows back, substitute back.
+#[inline]
+pub fn aesd(state: u128, key: u128) -> u128 {
+    run(Step::Decrypt, state ^ key)
+}
+
 /// AESMC: mix columns.
 #[inline]
 pub fn aesmc(state: u128) -> u128 {
-    mix(state, &MIX)
+    run(Step::Mix, state)
 }
 
 /// AESIMC: mix columns back.
 #[inline]
 pub fn aesimc(state: u128) -> u128 {
-    mix(state, &INV_MIX)
+    run(Step::Unmix, state)
 }
 
 #[cfg(test)]
@@ -133,5 +148,14 @@ mod tests {
             s = aesd(aesimc(s), aesimc(*key));
         }
         assert_eq!(s ^ k[0], u128::from_le_bytes(plain));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn host_and_plain_agree(state: u128) {
+            for s in [Step::Encrypt, Step::Decrypt, Step::Mix, Step::Unmix] {
+                proptest::prop_assert_eq!(run(s, state), plain(s, state));
+            }
+        }
     }
 }

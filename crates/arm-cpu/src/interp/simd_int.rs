@@ -108,7 +108,7 @@ handlers! {
         uminp_v = pair::uminp;
         addp_v = pair::addp;
     }
-    bitwise {
+    product {
         sdot_v = product::sdot;
         udot_v = product::udot;
         usdot_v = product::usdot;
@@ -143,7 +143,7 @@ handlers! {
 macro_rules! bitwise {
     ($($name:ident |$d:pat_param, $n:pat_param, $m:pat_param| $e:expr;)*) => { $(
         pub(crate) fn $name(cpu: &mut Cpu, i: &Insn) -> Exec {
-            operand::same::<false>(cpu, i, |$d, $n, $m, _| $e)
+            operand::bitwise(cpu, i, |$d, $n, $m| $e)
         }
     )* };
 }
@@ -157,20 +157,23 @@ bitwise! {
     bit_v |d, n, m| bits::bit(d, n, m);
     bif_v |d, n, m| bits::bif(d, n, m);
     not_v |_, n, _| !n;
-    pmul_v |d, n, m| map3::<u8>(d, n, m, |_, n, m| poly::mul8(n, m) as u8);
+}
+
+pub(crate) fn pmul_v(cpu: &mut Cpu, i: &Insn) -> Exec {
+    operand::same::<false>(cpu, i, |d, n, m, _| map3::<u8>(d, n, m, |_, n, m| poly::mul8(n, m) as u8))
 }
 
 pub(crate) fn addp_s(cpu: &mut Cpu, i: &Insn) -> Exec {
     cpu.fp_access()?;
-    let r = pair::addp(3, cpu.state.q(i.rn));
+    let r = pair::addp(3, operand::reg(cpu, i.rn));
     cpu.state.set_d(i.rd, r);
     Ok(Flow::Next)
 }
 
 pub(crate) fn sadalp_v(cpu: &mut Cpu, i: &Insn) -> Exec {
-    operand::same::<false>(cpu, i, |d, n, _, q| same::add(size(i) + 1, 0, d, pair::saddlp(size(i), n), q))
+    operand::same::<false>(cpu, i, |d, n, _, q| same::add(size(i) + 1, d, d, pair::saddlp(size(i), n), q))
 }
 
 pub(crate) fn uadalp_v(cpu: &mut Cpu, i: &Insn) -> Exec {
-    operand::same::<false>(cpu, i, |d, n, _, q| same::add(size(i) + 1, 0, d, pair::uaddlp(size(i), n), q))
+    operand::same::<false>(cpu, i, |d, n, _, q| same::add(size(i) + 1, d, d, pair::uaddlp(size(i), n), q))
 }

@@ -36,7 +36,7 @@ handlers! {
         sqdmlsl_se = widen::sqdmlsl;
         sqdmull_se = widen::sqdmull;
     }
-    bitwise_element {
+    product_element {
         sdot_ve = product::sdot;
         udot_ve = product::udot;
         usdot_ve = product::usdot;

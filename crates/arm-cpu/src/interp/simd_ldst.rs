@@ -6,13 +6,13 @@
 //! After `prep`: `aux` holds the number of elements of a structure less one (bits 1:0), the number of registers less one
 //! (3:2), the size of an element (5:4), write-back (7); `imm` the bytes transferred; `ra` the index of a single element.
 
-use super::simd_operand::q;
+use super::simd_operand::{q, reg, set_reg};
 use crate::cpu::Cpu;
 use crate::insn::{Exec, Flow, Handler, Insn, Stop};
 use crate::interp::dp_imm::reserve;
 use crate::interp::operand::{or_sp, put_x};
 use crate::mem::attr::Acc;
-use crate::simd::lanes::dup_low;
+use crate::simd::lanes::{self, Lane, Vector, build, dup_low, split};
 
 /// The handler that all forms share, base, write-back.
 fn common(i: &mut Insn, exec: Handler) {
@@ -36,7 +36,13 @@ pub(crate) fn multiple(i: &mut Insn) {
     let size = i.bits(10, 2);
     i.aux = (elements - 1) | (registers - 1) << 2 | (size << 4) as u8;
     i.imm = u64::from(registers) * if q(i) { 16 } else { 8 };
-    let h = if i.bit(22) { load_multiple } else { store_multiple };
+    let h: Handler = match (i.bit(22), elements, registers) {
+        (true, 1, 1) => load_one,
+        (true, 1, _) => load_run,
+        (true, _, _) => load_multiple,
+        (false, 1, _) => store_run,
+        (false, _, _) => store_multiple,
+    };
     common(i, h);
     if size == 3 && !q(i) && elements > 1 {
         reserve(i);
@@ -103,61 +109,110 @@ fn write_back(cpu: &mut Cpu, i: &Insn, base: u64) {
     }
 }
 
-/// Bytes of memory order to registers: element `e` of structure `s` is lane `s` of register `e`.
-fn gather(i: &Insn, mem: &[u8; 64]) -> [[u8; 16]; 4] {
-    let mut regs = [[0u8; 16]; 4];
-    let (n, bytes) = (elements(i), 1usize << size(i));
-    for (k, element) in mem[..i.imm as usize & 127].chunks_exact(bytes).enumerate() {
-        let at = (k / n * bytes) & 15;
-        regs[k % n][at..at + bytes].copy_from_slice(element);
-    }
-    regs
+/// Structures in memory order to registers: element `e` of structure `s` is lane `s` of register `e`. Of half registers
+/// the upper halves come from zeros behind the structures.
+#[inline(always)]
+fn gather<T: Lane, const N: usize>(mem: &[u8; 64]) -> [Vector; 4] {
+    std::array::from_fn(|e| if e < N { build::<T>(|s| lane(mem, s * N + e)) } else { lanes::vector(0) })
+}
+
+#[inline(always)]
+fn lane<T: Lane>(mem: &[u8; 64], k: usize) -> T {
+    let bytes = size_of::<T>();
+    bytemuck::pod_read_unaligned(&mem[k * bytes..(k + 1) * bytes])
 }
 
 /// The reverse.
-fn scatter(i: &Insn, regs: &[[u8; 16]; 4]) -> [u8; 64] {
+#[inline(always)]
+fn scatter<T: Lane, const N: usize>(regs: &[Vector; 4]) -> [u8; 64] {
+    let regs = regs.map(split::<T>);
     let mut mem = [0u8; 64];
-    let (n, bytes) = (elements(i), 1usize << size(i));
-    for (k, element) in mem[..i.imm as usize & 127].chunks_exact_mut(bytes).enumerate() {
-        let at = (k / n * bytes) & 15;
-        element.copy_from_slice(&regs[k % n][at..at + bytes]);
+    let bytes = size_of::<T>();
+    for s in 0..T::N {
+        for (e, r) in regs.iter().enumerate().take(N) {
+            let k = s * N + e;
+            mem[k * bytes..(k + 1) * bytes].copy_from_slice(bytemuck::bytes_of(&r.as_ref()[s]));
+        }
     }
     mem
 }
 
+/// Calls `f::<T, N>` for the sizes of elements and structures of the instruction. A structure of half registers stores
+/// only the first half of what `scatter` gives: the lanes in use come first.
+macro_rules! by_shape {
+    ($i:expr, $f:ident($a:expr)) => {
+        match (elements($i), size($i)) {
+            (2, 0) => $f::<u8, 2>($a),
+            (2, 1) => $f::<u16, 2>($a),
+            (2, 2) => $f::<u32, 2>($a),
+            (2, _) => $f::<u64, 2>($a),
+            (3, 0) => $f::<u8, 3>($a),
+            (3, 1) => $f::<u16, 3>($a),
+            (3, 2) => $f::<u32, 3>($a),
+            (3, _) => $f::<u64, 3>($a),
+            (_, 0) => $f::<u8, 4>($a),
+            (_, 1) => $f::<u16, 4>($a),
+            (_, 2) => $f::<u32, 4>($a),
+            _ => $f::<u64, 4>($a),
+        }
+    };
+}
+
+/// LD1 of one register.
+fn load_one(cpu: &mut Cpu, i: &Insn) -> Exec {
+    let base = begin(cpu, i)?;
+    let v = cpu.load_vector(base, q(i), 1 << size(i))?;
+    cpu.state.set_q(i.rd, v);
+    write_back(cpu, i, base);
+    Ok(Flow::Next)
+}
+
+/// LD1 of several registers.
+fn load_run(cpu: &mut Cpu, i: &Insn) -> Exec {
+    let base = begin(cpu, i)?;
+    let mem = cpu.load_block(base, i.imm as usize & 127, 1 << size(i))?;
+    for k in 0..registers(i) {
+        let v =
+            if q(i) { u128::from(mem[2 * k]) | u128::from(mem[2 * k + 1]) << 64 } else { u128::from(mem[k]) };
+        cpu.state.set_q(register(i, k), v);
+    }
+    write_back(cpu, i, base);
+    Ok(Flow::Next)
+}
+
 fn load_multiple(cpu: &mut Cpu, i: &Insn) -> Exec {
     let base = begin(cpu, i)?;
-    let mut mem = [0u8; 64];
-    cpu.load_block(base, &mut mem[..i.imm as usize & 127], 1 << size(i))?;
-    if elements(i) == 1 {
-        let bytes = if q(i) { 16 } else { 8 };
-        for (k, c) in mem.chunks_exact(bytes).take(registers(i)).enumerate() {
-            let mut v = [0; 16];
-            v[..bytes].copy_from_slice(c);
-            cpu.state.set_q(register(i, k), u128::from_le_bytes(v));
-        }
-    } else {
-        let regs = gather(i, &mem);
-        for (k, v) in regs.iter().take(registers(i)).enumerate() {
-            cpu.state.set_q(register(i, k), u128::from_le_bytes(*v));
+    let mem: [u8; 64] = bytemuck::cast(cpu.load_block(base, i.imm as usize & 127, 1 << size(i))?);
+    let regs = by_shape!(i, gather(&mem));
+    for (k, v) in regs.iter().take(registers(i)).enumerate() {
+        set_reg(cpu, register(i, k), *v);
+    }
+    write_back(cpu, i, base);
+    Ok(Flow::Next)
+}
+
+/// ST1.
+fn store_run(cpu: &mut Cpu, i: &Insn) -> Exec {
+    let base = begin(cpu, i)?;
+    let mut mem = [0u64; 8];
+    for k in 0..registers(i) {
+        let v = cpu.state.q(register(i, k));
+        if q(i) {
+            mem[2 * k] = v as u64;
+            mem[2 * k + 1] = (v >> 64) as u64;
+        } else {
+            mem[k] = v as u64;
         }
     }
+    cpu.store_block(base, &bytemuck::cast_slice(&mem)[..i.imm as usize & 127], 1 << size(i))?;
     write_back(cpu, i, base);
     Ok(Flow::Next)
 }
 
 fn store_multiple(cpu: &mut Cpu, i: &Insn) -> Exec {
     let base = begin(cpu, i)?;
-    let mem = if elements(i) == 1 {
-        let mut mem = [0u8; 64];
-        let bytes = if q(i) { 16 } else { 8 };
-        for (k, c) in mem.chunks_exact_mut(bytes).take(registers(i)).enumerate() {
-            c.copy_from_slice(&cpu.state.q(register(i, k)).to_le_bytes()[..bytes]);
-        }
-        mem
-    } else {
-        scatter(i, &std::array::from_fn(|k| cpu.state.q(register(i, k)).to_le_bytes()))
-    };
+    let regs = std::array::from_fn(|k| reg(cpu, register(i, k)));
+    let mem = by_shape!(i, scatter(&regs));
     cpu.store_block(base, &mem[..i.imm as usize & 127], 1 << size(i))?;
     write_back(cpu, i, base);
     Ok(Flow::Next)
@@ -229,32 +284,32 @@ macro_rules! named {
 named! {
     st4_m store_multiple;
     st4_m_post store_multiple;
-    st1_m4 store_multiple;
-    st1_m4_post store_multiple;
+    st1_m4 store_run;
+    st1_m4_post store_run;
     st3_m store_multiple;
     st3_m_post store_multiple;
-    st1_m3 store_multiple;
-    st1_m3_post store_multiple;
-    st1_m1 store_multiple;
-    st1_m1_post store_multiple;
+    st1_m3 store_run;
+    st1_m3_post store_run;
+    st1_m1 store_run;
+    st1_m1_post store_run;
     st2_m store_multiple;
     st2_m_post store_multiple;
-    st1_m2 store_multiple;
-    st1_m2_post store_multiple;
+    st1_m2 store_run;
+    st1_m2_post store_run;
     ld4_m load_multiple;
     ld4_m_post load_multiple;
-    ld1_m4 load_multiple;
-    ld1_m4_post load_multiple;
+    ld1_m4 load_run;
+    ld1_m4_post load_run;
     ld3_m load_multiple;
     ld3_m_post load_multiple;
-    ld1_m3 load_multiple;
-    ld1_m3_post load_multiple;
-    ld1_m1 load_multiple;
-    ld1_m1_post load_multiple;
+    ld1_m3 load_run;
+    ld1_m3_post load_run;
+    ld1_m1 load_one;
+    ld1_m1_post load_one;
     ld2_m load_multiple;
     ld2_m_post load_multiple;
-    ld1_m2 load_multiple;
-    ld1_m2_post load_multiple;
+    ld1_m2 load_run;
+    ld1_m2_post load_run;
     st1_b store_single;
     st1_b_post store_single;
     st1_h store_single;

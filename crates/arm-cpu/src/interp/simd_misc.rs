@@ -5,7 +5,7 @@ use super::simd_operand::{self as operand, half, q, scalar, size, vector};
 use crate::cpu::Cpu;
 use crate::insn::{Exec, Flow, Insn};
 use crate::interp::dp_imm::reserve;
-use crate::simd::lanes::{dup, dup_low};
+use crate::simd::lanes::{self, Vector, dup, dup_low};
 use crate::simd::permute;
 
 /// Size and index of an element by imm5: the lowest bit set tells the size, the bits above it are the index. 4 is
@@ -175,24 +175,21 @@ pub(crate) fn tbl_prep(i: &mut Insn) {
 }
 
 #[inline(always)]
-fn table(cpu: &mut Cpu, i: &Insn, other: u128) -> Exec {
-    let mut t = [0u8; 64];
-    let regs = i.imm as usize;
-    for (k, c) in t.chunks_exact_mut(16).take(regs).enumerate() {
-        c.copy_from_slice(&cpu.state.q(i.rn.wrapping_add(k as u8)).to_le_bytes());
-    }
-    let r = permute::table(&t, 16 * regs, cpu.state.q(i.rm), other);
-    put(cpu, i, r)
+fn table(cpu: &mut Cpu, i: &Insn, other: Vector) -> Exec {
+    let regs: [[u8; 16]; 4] =
+        std::array::from_fn(|k| bytemuck::cast(operand::reg(cpu, i.rn.wrapping_add(k as u8))));
+    let r = permute::table(&bytemuck::cast(regs), 16 * i.imm as usize, operand::reg(cpu, i.rm), other);
+    put(cpu, i, lanes::number(r))
 }
 
 pub(crate) fn tbl(cpu: &mut Cpu, i: &Insn) -> Exec {
     cpu.fp_access()?;
-    table(cpu, i, 0)
+    table(cpu, i, lanes::vector(0))
 }
 
 pub(crate) fn tbx(cpu: &mut Cpu, i: &Insn) -> Exec {
     cpu.fp_access()?;
-    table(cpu, i, cpu.state.q(i.rd))
+    table(cpu, i, operand::reg(cpu, i.rd))
 }
 
 // Modified immediates (AdvSIMDExpandImm).

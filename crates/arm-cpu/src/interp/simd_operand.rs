@@ -5,13 +5,14 @@
 //! so half-width and scalar forms need nothing else.
 
 use crate::cpu::Cpu;
+use crate::host::vector::and;
 use crate::insn::{Exec, Flow, Insn};
 use crate::interp::dp_imm::reserve;
-use crate::simd::lanes::dup;
+use crate::simd::lanes::{self, Vector, dup};
 use crate::state::fpsr;
 
 /// By bits 2:0 of `aux`.
-const PART: [u128; 8] =
+static PART: [u128; 8] =
     [u128::MAX, u64::MAX as u128, u32::MAX as u128, u16::MAX as u128, u8::MAX as u128, 0, 0, 0];
 /// The low 64 bits.
 const HALF: u8 = 1;
@@ -19,6 +20,24 @@ const HALF: u8 = 1;
 #[inline(always)]
 fn part(i: &Insn) -> u128 {
     PART[(i.aux & 7) as usize]
+}
+
+/// A register, loaded as a vector.
+#[inline(always)]
+pub(super) fn reg(cpu: &Cpu, r: u8) -> Vector {
+    *bytemuck::cast_ref(&cpu.state.v[(r & 31) as usize])
+}
+
+/// Stores a vector.
+#[inline(always)]
+pub(super) fn set_reg(cpu: &mut Cpu, r: u8, v: Vector) {
+    *bytemuck::cast_mut(&mut cpu.state.v[(r & 31) as usize]) = v;
+}
+
+/// The mask of what takes part.
+#[inline(always)]
+fn part_mask(i: &Insn) -> Vector {
+    *bytemuck::cast_ref(&PART[(i.aux & 7) as usize])
 }
 
 /// Size of the lanes, 0-3.
@@ -170,27 +189,36 @@ fn second<const ELEMENT: bool>(cpu: &Cpu, i: &Insn) -> u128 {
 pub(super) fn same<const ELEMENT: bool>(
     cpu: &mut Cpu,
     i: &Insn,
-    f: impl FnOnce(u128, u128, u128, &mut bool) -> u128,
+    f: impl FnOnce(Vector, Vector, Vector, &mut bool) -> Vector,
 ) -> Exec {
     cpu.fp_access()?;
-    let p = part(i);
-    let (d, n, m) = (cpu.state.q(i.rd) & p, cpu.state.q(i.rn) & p, second::<ELEMENT>(cpu, i) & p);
+    let p = part_mask(i);
+    let m = if ELEMENT { lanes::vector(second::<true>(cpu, i)) } else { reg(cpu, i.rm) };
+    let (d, n, m) = (and(reg(cpu, i.rd), p), and(reg(cpu, i.rn), p), and(m, p));
     let mut q = false;
-    let r = f(d, n, m, &mut q) & p;
-    cpu.state.set_q(i.rd, r);
+    let r = f(d, n, m, &mut q);
+    set_reg(cpu, i.rd, and(r, p));
     saturated(cpu, q);
+    Ok(Flow::Next)
+}
+
+/// As [`same`] for what is simpler on numbers.
+#[inline(always)]
+pub(super) fn bitwise(cpu: &mut Cpu, i: &Insn, f: impl FnOnce(u128, u128, u128) -> u128) -> Exec {
+    cpu.fp_access()?;
+    let r = f(cpu.state.q(i.rd), cpu.state.q(i.rn), cpu.state.q(i.rm)) & part(i);
+    cpu.state.set_q(i.rd, r);
     Ok(Flow::Next)
 }
 
 /// Adjacent pairs of both operands: `f(pairs)` gives 64 bits.
 #[inline(always)]
-pub(super) fn pairwise(cpu: &mut Cpu, i: &Insn, f: impl Fn(u128) -> u64) -> Exec {
+pub(super) fn pairwise(cpu: &mut Cpu, i: &Insn, f: impl Fn(Vector) -> u64) -> Exec {
     cpu.fp_access()?;
-    let (n, m) = (cpu.state.q(i.rn), cpu.state.q(i.rm));
     let r = if half(i) {
-        u128::from(f(u128::from(n as u64) | m << 64))
+        f(lanes::vector(u128::from(cpu.state.d(i.rn)) | u128::from(cpu.state.d(i.rm)) << 64)).into()
     } else {
-        u128::from(f(n)) | u128::from(f(m)) << 64
+        u128::from(f(reg(cpu, i.rn))) | u128::from(f(reg(cpu, i.rm))) << 64
     };
     cpu.state.set_q(i.rd, r);
     Ok(Flow::Next)
@@ -207,14 +235,14 @@ pub(super) fn source_half(i: &Insn, v: u128) -> u64 {
 pub(super) fn long<const ELEMENT: bool>(
     cpu: &mut Cpu,
     i: &Insn,
-    f: impl FnOnce(u128, u64, u64, &mut bool) -> u128,
+    f: impl FnOnce(Vector, u64, u64, &mut bool) -> Vector,
 ) -> Exec {
     cpu.fp_access()?;
-    let (d, n) = (cpu.state.q(i.rd), source_half(i, cpu.state.q(i.rn)));
+    let (d, n) = (reg(cpu, i.rd), source_half(i, cpu.state.q(i.rn)));
     let m = source_half(i, second::<ELEMENT>(cpu, i));
     let mut q = false;
     let r = f(d, n, m, &mut q);
-    cpu.state.set_q(i.rd, r);
+    set_reg(cpu, i.rd, r);
     saturated(cpu, q);
     Ok(Flow::Next)
 }
@@ -224,7 +252,7 @@ pub(super) fn long<const ELEMENT: bool>(
 pub(super) fn long_scalar<const ELEMENT: bool>(
     cpu: &mut Cpu,
     i: &Insn,
-    f: impl FnOnce(u128, u64, u64, &mut bool) -> u128,
+    f: impl FnOnce(Vector, u64, u64, &mut bool) -> Vector,
 ) -> Exec {
     cpu.fp_access()?;
     let narrow = part(i) as u64;
@@ -233,7 +261,7 @@ pub(super) fn long_scalar<const ELEMENT: bool>(
     let n = cpu.state.q(i.rn) as u64 & narrow;
     let m = second::<ELEMENT>(cpu, i) as u64 & narrow;
     let mut q = false;
-    let r = f(d, n, m, &mut q) & wide;
+    let r = lanes::number(f(lanes::vector(d), n, m, &mut q)) & wide;
     cpu.state.set_q(i.rd, r);
     saturated(cpu, q);
     Ok(Flow::Next)
@@ -241,19 +269,19 @@ pub(super) fn long_scalar<const ELEMENT: bool>(
 
 /// First operand wide already.
 #[inline(always)]
-pub(super) fn wide(cpu: &mut Cpu, i: &Insn, f: impl FnOnce(u128, u64) -> u128) -> Exec {
+pub(super) fn wide(cpu: &mut Cpu, i: &Insn, f: impl FnOnce(Vector, u64) -> Vector) -> Exec {
     cpu.fp_access()?;
-    let r = f(cpu.state.q(i.rn), source_half(i, cpu.state.q(i.rm)));
-    cpu.state.set_q(i.rd, r);
+    let r = f(reg(cpu, i.rn), source_half(i, cpu.state.q(i.rm)));
+    set_reg(cpu, i.rd, r);
     Ok(Flow::Next)
 }
 
 /// Result lanes half as wide: `f(n, m, q)` gives 64 bits; with Q they become the upper half of the destination.
 #[inline(always)]
-pub(super) fn narrow(cpu: &mut Cpu, i: &Insn, f: impl FnOnce(u128, u128, &mut bool) -> u64) -> Exec {
+pub(super) fn narrow(cpu: &mut Cpu, i: &Insn, f: impl FnOnce(Vector, Vector, &mut bool) -> u64) -> Exec {
     cpu.fp_access()?;
     let mut sat = false;
-    let r = u128::from(f(cpu.state.q(i.rn), cpu.state.q(i.rm), &mut sat));
+    let r = u128::from(f(reg(cpu, i.rn), reg(cpu, i.rm), &mut sat));
     let r = if q(i) { r << 64 | u128::from(cpu.state.d(i.rd)) } else { r };
     cpu.state.set_q(i.rd, r);
     saturated(cpu, sat);
@@ -262,11 +290,11 @@ pub(super) fn narrow(cpu: &mut Cpu, i: &Insn, f: impl FnOnce(u128, u128, &mut bo
 
 /// As [`narrow`] for scalars: one wide lane.
 #[inline(always)]
-pub(super) fn narrow_scalar(cpu: &mut Cpu, i: &Insn, f: impl FnOnce(u128, &mut bool) -> u64) -> Exec {
+pub(super) fn narrow_scalar(cpu: &mut Cpu, i: &Insn, f: impl FnOnce(Vector, &mut bool) -> u64) -> Exec {
     cpu.fp_access()?;
     let wide = PART[(i.aux & 7).saturating_sub(1) as usize];
     let mut sat = false;
-    let r = f(cpu.state.q(i.rn) & wide, &mut sat);
+    let r = f(lanes::vector(cpu.state.q(i.rn) & wide), &mut sat);
     cpu.state.set_q(i.rd, u128::from(r) & part(i));
     saturated(cpu, sat);
     Ok(Flow::Next)
@@ -285,10 +313,10 @@ macro_rules! handlers {
     (@ same_element $op:path, $c:ident, $i:ident) => {
         super::simd_operand::same::<true>($c, $i, |d, n, m, q| $op(super::simd_operand::size($i), d, n, m, q))
     };
-    (@ bitwise $op:path, $c:ident, $i:ident) => {
+    (@ product $op:path, $c:ident, $i:ident) => {
         super::simd_operand::same::<false>($c, $i, |d, n, m, _| $op(d, n, m))
     };
-    (@ bitwise_element $op:path, $c:ident, $i:ident) => {
+    (@ product_element $op:path, $c:ident, $i:ident) => {
         super::simd_operand::same::<true>($c, $i, |d, n, m, _| $op(d, n, m))
     };
     (@ one $op:path, $c:ident, $i:ident) => {
@@ -302,7 +330,7 @@ macro_rules! handlers {
     };
     (@ across $op:path, $c:ident, $i:ident) => {
         super::simd_operand::same::<false>($c, $i, |_, n, _, _| {
-            u128::from($op(super::simd_operand::size($i), n, super::simd_operand::half($i)))
+            crate::simd::lanes::vector($op(super::simd_operand::size($i), n, super::simd_operand::half($i)).into())
         })
     };
     (@ long $op:path, $c:ident, $i:ident) => {

@@ -16,21 +16,35 @@ impl Cpu {
         ((last & !0xfff | self.ctx_of(va, Acc::NORMAL)) == tag).then(|| va.wrapping_add(e.addend))
     }
 
-    /// Loads elements of `size` bytes (1, 2, 4, 8) into `out`, each little-endian.
+    /// Loads elements of `size` bytes (1, 2, 4, 8) into the first `len` bytes of the result, each little-endian.
     #[inline(always)]
-    pub(crate) fn load_block(&mut self, va: u64, out: &mut [u8], size: usize) -> Result<(), Stop> {
-        if let Some(host) = self.block_hit(va, out.len(), false)
-            && out.len().is_multiple_of(8)
+    pub(crate) fn load_block(&mut self, va: u64, len: usize, size: usize) -> Result<[u64; 8], Stop> {
+        let mut out = [0u64; 8];
+        if let Some(host) = self.block_hit(va, len, false)
+            && len.is_multiple_of(8)
         {
-            for (k, c) in out.chunks_exact_mut(8).enumerate() {
+            for (k, w) in out.iter_mut().take(len / 8).enumerate() {
                 // SAFETY: as in `Cpu::load`: the entry maps the page, and the first to the last byte stand on it.
-                c.copy_from_slice(
-                    &unsafe { u64::get((host as *const u8).wrapping_add(8 * k)) }.to_le_bytes(),
-                );
+                *w = unsafe { u64::get((host as *const u8).wrapping_add(8 * k)) };
             }
-            return Ok(());
+            return Ok(out);
         }
-        self.load_elements(va, out, size)
+        self.load_elements(va, &mut bytemuck::cast_slice_mut(&mut out)[..len & 127], size)?;
+        Ok(out)
+    }
+
+    /// One register of elements of `size` bytes: all 16 bytes, or 8.
+    #[inline(always)]
+    pub(crate) fn load_vector(&mut self, va: u64, full: bool, size: usize) -> Result<u128, Stop> {
+        let len = if full { 16 } else { 8 };
+        if let Some(host) = self.block_hit(va, len, false) {
+            let p = host as *const u8;
+            // SAFETY: as above.
+            return Ok(unsafe { if full { u128::get(p) } else { u64::get(p).into() } });
+        }
+        let mut out = [0; 16];
+        self.load_elements(va, &mut out[..len], size)?;
+        Ok(u128::from_le_bytes(out))
     }
 
     #[inline(never)]

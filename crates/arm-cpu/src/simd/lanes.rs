@@ -2,6 +2,8 @@
 
 use bytemuck::Pod;
 
+pub use crate::host::vector::Vector;
+
 /// An integer that a register holds several of.
 pub trait Lane: Pod + Ord {
     /// A register of them, lowest first.
@@ -89,21 +91,33 @@ macro_rules! lanes {
 }
 lanes!(u8, i8, u16, i16, u32, i32, u64, i64);
 
+/// A register as a number.
+#[inline(always)]
+pub fn number(v: Vector) -> u128 {
+    bytemuck::cast(v)
+}
+
+/// A number as a register.
+#[inline(always)]
+pub fn vector(v: u128) -> Vector {
+    bytemuck::cast(v)
+}
+
 /// Lanes of a register, lowest first.
 #[inline(always)]
-pub fn split<T: Lane>(v: u128) -> T::All {
+pub fn split<T: Lane>(v: Vector) -> T::All {
     bytemuck::cast(v)
 }
 
 /// A register from its lanes.
 #[inline(always)]
-pub fn join<T: Lane>(a: T::All) -> u128 {
+pub fn join<T: Lane>(a: T::All) -> Vector {
     bytemuck::cast(a)
 }
 
 /// A register from a function of the lane's index.
 #[inline(always)]
-pub fn build<T: Lane>(mut f: impl FnMut(usize) -> T) -> u128 {
+pub fn build<T: Lane>(mut f: impl FnMut(usize) -> T) -> Vector {
     let mut r: T::All = bytemuck::Zeroable::zeroed();
     for (i, x) in r.as_mut().iter_mut().enumerate() {
         *x = f(i);
@@ -113,21 +127,21 @@ pub fn build<T: Lane>(mut f: impl FnMut(usize) -> T) -> u128 {
 
 /// Lane by lane, one operand.
 #[inline(always)]
-pub fn map1<T: Lane>(n: u128, mut f: impl FnMut(T) -> T) -> u128 {
+pub fn map1<T: Lane>(n: Vector, mut f: impl FnMut(T) -> T) -> Vector {
     let n = split::<T>(n);
     build(|i| f(n.as_ref()[i]))
 }
 
 /// Lane by lane: old destination and two operands.
 #[inline(always)]
-pub fn map3<T: Lane>(d: u128, n: u128, m: u128, mut f: impl FnMut(T, T, T) -> T) -> u128 {
+pub fn map3<T: Lane>(d: Vector, n: Vector, m: Vector, mut f: impl FnMut(T, T, T) -> T) -> Vector {
     let (d, n, m) = (split::<T>(d), split::<T>(n), split::<T>(m));
     build(|i| f(d.as_ref()[i], n.as_ref()[i], m.as_ref()[i]))
 }
 
 /// Every lane the same.
 #[inline(always)]
-pub fn broadcast<T: Lane>(v: T) -> u128 {
+pub fn broadcast<T: Lane>(v: T) -> Vector {
     build(|_| v)
 }
 
@@ -157,7 +171,7 @@ macro_rules! lane_ops {
     ($($(#[$doc:meta])* $name:ident $kind:ident |$d:pat_param, $n:pat_param, $m:pat_param, $q:pat_param| $e:expr;)*) => { $(
         $(#[$doc])*
         #[inline(always)]
-        pub fn $name(size: u32, d: u128, n: u128, m: u128, $q: &mut bool) -> u128 {
+        pub fn $name(size: u32, d: Vector, n: Vector, m: Vector, $q: &mut bool) -> Vector {
             lane_ops!(@ $kind size, d, n, m, |$d, $n, $m| $e)
         }
     )* };
@@ -197,8 +211,8 @@ mod tests {
 
     #[test]
     fn broadcasts() {
-        assert_eq!(dup(1, 0x1234_5678 << 64, 5), broadcast(0x1234u16));
-        assert_eq!(dup(0, 0xab << 120, 15), broadcast(0xabu8));
-        assert_eq!(dup(3, 7 << 64, 1), broadcast(7u64));
+        assert_eq!(dup(1, 0x1234_5678 << 64, 5), number(broadcast(0x1234u16)));
+        assert_eq!(dup(0, 0xab << 120, 15), number(broadcast(0xabu8)));
+        assert_eq!(dup(3, 7 << 64, 1), number(broadcast(7u64)));
     }
 }

@@ -1,23 +1,23 @@
 //! Operations on adjacent lanes and across all lanes.
 
-use super::lanes::{Lane, build, split};
+use super::lanes::{Lane, Vector, build, join, number, split};
 
 /// Half as many lanes from adjacent pairs, in 64 bits.
 #[inline(always)]
-fn pairs<T: Lane>(n: u128, f: impl Fn(T, T) -> T) -> u64 {
+fn pairs<T: Lane>(n: Vector, f: impl Fn(T, T) -> T) -> u64 {
     let n = split::<T>(n);
     let mut r: T::All = bytemuck::Zeroable::zeroed();
     for i in 0..T::N / 2 {
         r.as_mut()[i] = f(n.as_ref()[2 * i], n.as_ref()[2 * i + 1]);
     }
-    bytemuck::cast::<T::All, u128>(r) as u64
+    number(join::<T>(r)) as u64
 }
 
 macro_rules! pair_ops {
     ($($(#[$doc:meta])* $name:ident $a:ident $b:ident $c:ident $d:ident |$n:ident, $m:ident| $e:expr;)*) => { $(
         $(#[$doc])*
         #[inline(always)]
-        pub fn $name(size: u32, n: u128) -> u64 {
+        pub fn $name(size: u32, n: Vector) -> u64 {
             match size & 3 {
                 0 => pairs::<$a>(n, |$n, $m| $e),
                 1 => pairs::<$b>(n, |$n, $m| $e),
@@ -42,14 +42,14 @@ pair_ops! {
 
 /// Adjacent lanes added into one of twice the width.
 #[inline(always)]
-fn long<T: Lane + Into<W>, W: Lane>(n: u128) -> u128 {
+fn long<T: Lane + Into<W>, W: Lane>(n: Vector) -> Vector {
     let n = split::<T>(n);
     build::<W>(|i| n.as_ref()[2 * i].into().plus(n.as_ref()[2 * i + 1].into()))
 }
 
 /// SADDLP.
 #[inline(always)]
-pub fn saddlp(size: u32, n: u128) -> u128 {
+pub fn saddlp(size: u32, n: Vector) -> Vector {
     match size & 3 {
         0 => long::<i8, i16>(n),
         1 => long::<i16, i32>(n),
@@ -59,7 +59,7 @@ pub fn saddlp(size: u32, n: u128) -> u128 {
 
 /// UADDLP.
 #[inline(always)]
-pub fn uaddlp(size: u32, n: u128) -> u128 {
+pub fn uaddlp(size: u32, n: Vector) -> Vector {
     match size & 3 {
         0 => long::<u8, u16>(n),
         1 => long::<u16, u32>(n),
@@ -69,7 +69,7 @@ pub fn uaddlp(size: u32, n: u128) -> u128 {
 
 /// The first `count` lanes folded, as the low bits.
 #[inline(always)]
-fn fold<T: Lane>(n: u128, count: usize, f: impl Fn(T, T) -> T) -> T {
+fn fold<T: Lane>(n: Vector, count: usize, f: impl Fn(T, T) -> T) -> T {
     let n = split::<T>(n);
     n.as_ref()[..count].iter().copied().reduce(f).unwrap_or(bytemuck::Zeroable::zeroed())
 }
@@ -79,7 +79,7 @@ macro_rules! across {
         $(#[$doc])*
         /// `half`: only the lanes of the low 64 bits.
         #[inline(always)]
-        pub fn $name(size: u32, n: u128, half: bool) -> u64 {
+        pub fn $name(size: u32, n: Vector, half: bool) -> u64 {
             let all = 16 >> u32::from(half);
             match size & 3 {
                 0 => u64::from(fold::<$a>(n, all, |$n, $m| $e) as $x),
@@ -104,7 +104,7 @@ across! {
 
 /// SADDLV.
 #[inline(always)]
-pub fn saddlv(size: u32, n: u128, half: bool) -> u64 {
+pub fn saddlv(size: u32, n: Vector, half: bool) -> u64 {
     let all = 16 >> u32::from(half);
     match size & 3 {
         0 => split::<i8>(n)[..all].iter().map(|x| i16::from(*x)).sum::<i16>() as u16 as u64,
@@ -115,7 +115,7 @@ pub fn saddlv(size: u32, n: u128, half: bool) -> u64 {
 
 /// UADDLV.
 #[inline(always)]
-pub fn uaddlv(size: u32, n: u128, half: bool) -> u64 {
+pub fn uaddlv(size: u32, n: Vector, half: bool) -> u64 {
     let all = 16 >> u32::from(half);
     match size & 3 {
         0 => split::<u8>(n)[..all].iter().map(|x| u64::from(*x)).sum(),
@@ -126,18 +126,19 @@ pub fn uaddlv(size: u32, n: u128, half: bool) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lanes::vector;
     use super::*;
 
     #[test]
     fn sums() {
-        let n = u128::from_le_bytes(std::array::from_fn(|i| 0xf0 + i as u8));
+        let n = vector(u128::from_le_bytes(std::array::from_fn(|i| 0xf0 + i as u8)));
         assert_eq!(addp(0, n) & 0xffff, 0xe5e1);
-        assert_eq!(uaddlp(0, n) as u16, 0x1e1);
-        assert_eq!(saddlp(0, n) as u16 as i16, -31);
+        assert_eq!(number(uaddlp(0, n)) as u16, 0x1e1);
+        assert_eq!(number(saddlp(0, n)) as u16 as i16, -31);
         assert_eq!(uaddlv(0, n, true), (0xf0..0xf8).sum::<u64>());
         assert_eq!(saddlv(0, n, false) as u16 as i16, -136);
         assert_eq!(sminv(0, n, false), 0xf0);
         assert_eq!(umaxv(0, n, true), 0xf7);
-        assert_eq!(addv(2, 1 << 96 | 2, false), 3);
+        assert_eq!(addv(2, vector(1 << 96 | 2), false), 3);
     }
 }

@@ -1,6 +1,6 @@
 //! Operations whose result lanes are as wide as the operands': three registers, two registers, saturating.
 
-use super::lanes::{Lane, lane_ops};
+use super::lanes::{Lane, Vector, lane_ops};
 
 /// A lane shifted by a signed amount: left when positive (SSHL, USHL, SRSHL, URSHL).
 #[inline(always)]
@@ -187,7 +187,7 @@ lane_ops! {
 
 /// Bits: operations without lanes, and on bytes.
 pub mod bits {
-    use super::super::lanes::map1;
+    use super::super::lanes::{Vector, map1};
 
     /// BSL: the destination selects.
     #[inline(always)]
@@ -206,37 +206,33 @@ pub mod bits {
     }
     /// CNT.
     #[inline(always)]
-    pub fn cnt(n: u128) -> u128 {
-        map1::<u8>(n, |x| {
-            let x = x - ((x >> 1) & 0x55);
-            let x = (x & 0x33) + ((x >> 2) & 0x33);
-            (x + (x >> 4)) & 15
+    pub fn cnt(n: Vector) -> Vector {
+        map1::<u64>(n, |x| {
+            let x = x - ((x >> 1) & 0x5555_5555_5555_5555);
+            let x = (x & 0x3333_3333_3333_3333) + ((x >> 2) & 0x3333_3333_3333_3333);
+            (x + (x >> 4)) & 0x0f0f_0f0f_0f0f_0f0f
         })
     }
     /// RBIT (vector).
     #[inline(always)]
-    pub fn rbit(n: u128) -> u128 {
-        map1::<u8>(n, u8::reverse_bits)
+    pub fn rbit(n: Vector) -> Vector {
+        map1::<u64>(n, |x| x.reverse_bits().swap_bytes())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::lanes::{broadcast, split};
+    use super::super::lanes::{broadcast, dup_low, number, split, vector};
     use super::*;
 
-    fn one(
-        op: impl Fn(u32, u128, u128, u128, &mut bool) -> u128,
-        size: u32,
-        d: u64,
-        n: u64,
-        m: u64,
-    ) -> (u64, bool) {
+    type Op = fn(u32, Vector, Vector, Vector, &mut bool) -> Vector;
+
+    fn one(op: Op, size: u32, d: u64, n: u64, m: u64) -> (u64, bool) {
         let mut q = false;
-        let all = |v| super::super::lanes::dup_low(size, v);
+        let all = |v| vector(dup_low(size, v));
         let r = op(size, all(d), all(n), all(m), &mut q);
         let mask = if size == 3 { u64::MAX } else { (1 << (8 << size)) - 1 };
-        (r as u64 & mask, q)
+        (number(r) as u64 & mask, q)
     }
 
     #[test]
@@ -260,8 +256,8 @@ mod tests {
         #[test]
         fn bytes_agree_with_wide_arithmetic(n: u128, m: u128) {
             let mut q = false;
-            let r = |op: fn(u32, u128, u128, u128, &mut bool) -> u128, q: &mut bool| split::<u8>(op(0, 0, n, m, q));
-            let (a, b) = (split::<u8>(n), split::<u8>(m));
+            let r = |op: Op, q: &mut bool| split::<u8>(op(0, vector(0), vector(n), vector(m), q));
+            let (a, b) = (split::<u8>(vector(n)), split::<u8>(vector(m)));
             let (sh, uh, rh) = (r(shadd, &mut q), r(uhsub, &mut q), r(urhadd, &mut q));
             let (ss, ab) = (r(shsub, &mut q), r(sabd, &mut q));
             proptest::prop_assert!(!q);
@@ -279,11 +275,11 @@ mod tests {
                 any |= (sa - sb).clamp(-128, 127) != sa - sb;
             }
             proptest::prop_assert_eq!(any, q);
-            let count = split::<u8>(bits::cnt(n));
+            let count = split::<u8>(bits::cnt(vector(n)));
             proptest::prop_assert!((0..16).all(|i| u32::from(count[i]) == a[i].count_ones()));
             proptest::prop_assert_eq!(bits::bsl(n, m, !m), !(n ^ m));
             proptest::prop_assert_eq!(bits::bit(n, 0, m), bits::bif(n, 0, !m));
-            proptest::prop_assert_eq!(add(2, 0, n, broadcast(0u8), &mut q), n);
+            proptest::prop_assert_eq!(number(add(2, vector(0), vector(n), broadcast(0u8), &mut q)), n);
         }
     }
 }

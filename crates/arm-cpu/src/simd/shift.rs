@@ -1,13 +1,13 @@
 //! Shifts by an immediate. `m` is not used; the amount comes as `by`, already decoded: 1 to the width to the right, 0 to
 //! the width less one to the left.
 
-use super::lanes::{Lane, map3};
+use super::lanes::{Lane, Vector, map3};
 
 macro_rules! shifts {
     ($($(#[$doc:meta])* $name:ident $kind:ident |$d:pat_param, $n:ident, $by:ident, $q:pat_param| $e:expr;)*) => { $(
         $(#[$doc])*
         #[inline(always)]
-        pub fn $name(size: u32, d: u128, n: u128, $by: u32, $q: &mut bool) -> u128 {
+        pub fn $name(size: u32, d: Vector, n: Vector, $by: u32, $q: &mut bool) -> Vector {
             shifts!(@ $kind size, d, n, |$d, $n, _| $e)
         }
     )* };
@@ -15,10 +15,10 @@ macro_rules! shifts {
     (@ s $($r:tt)*) => { shifts!(@@ i8 i16 i32 i64 $($r)*) };
     (@@ $a:ident $b:ident $c:ident $e:ident $size:ident, $d:ident, $n:ident, $f:expr) => {
         match $size & 3 {
-            0 => map3::<$a>($d, $n, 0, $f),
-            1 => map3::<$b>($d, $n, 0, $f),
-            2 => map3::<$c>($d, $n, 0, $f),
-            _ => map3::<$e>($d, $n, 0, $f),
+            0 => map3::<$a>($d, $n, $d, $f),
+            1 => map3::<$b>($d, $n, $d, $f),
+            2 => map3::<$c>($d, $n, $d, $f),
+            _ => map3::<$e>($d, $n, $d, $f),
         }
     };
 }
@@ -73,20 +73,23 @@ shifts! {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lanes::{number, vector};
     use super::*;
 
     #[test]
     fn full_width_and_inserts() {
         let mut q = false;
+        type Op = fn(u32, Vector, Vector, u32, &mut bool) -> Vector;
+        let mut run = |op: Op, size, d, n, by| number(op(size, vector(d), vector(n), by, &mut q));
         let d = u128::from_le_bytes([0xa5; 16]);
-        assert_eq!(sri(0, d, !0, 8, &mut q), d);
-        assert_eq!(sri(0, d, !0, 4, &mut q) as u8, 0xaf);
-        assert_eq!(sli(0, d, 0, 4, &mut q) as u8, 0x05);
-        assert_eq!(sshr(1, 0, 0x8000, 16, &mut q), 0xffff);
-        assert_eq!(ushr(3, 0, !0, 64, &mut q), 0);
-        assert_eq!(urshr(3, 0, !0, 64, &mut q), 1 << 64 | 1);
+        assert_eq!(run(sri, 0, d, !0, 8), d);
+        assert_eq!(run(sri, 0, d, !0, 4) as u8, 0xaf);
+        assert_eq!(run(sli, 0, d, 0, 4) as u8, 0x05);
+        assert_eq!(run(sshr, 1, 0, 0x8000, 16), 0xffff);
+        assert_eq!(run(ushr, 3, 0, !0, 64), 0);
+        assert_eq!(run(urshr, 3, 0, !0, 64), 1 << 64 | 1);
         assert!(!q);
-        assert_eq!(sqshlu(0, 0, 0xff, 0, &mut q), 0);
+        assert_eq!(number(sqshlu(0, vector(0), vector(0xff), 0, &mut q)), 0);
         assert!(q);
     }
 }

@@ -1,19 +1,19 @@
 //! Operations whose result lanes are twice as wide: operands come in 64 bits (or one narrow, one wide).
 
-use super::lanes::{Lane, build, split};
+use super::lanes::{Lane, Vector, build, split, vector};
 use crate::crypto::poly;
 
 /// Wide lanes from the narrow lanes of 64 bits, with the old destination: all widened before `f`.
 #[inline(always)]
-fn long<T: Lane + Into<W>, W: Lane>(d: u128, n: u64, m: u64, mut f: impl FnMut(W, W, W) -> W) -> u128 {
-    let (d, n, m) = (split::<W>(d), split::<T>(n.into()), split::<T>(m.into()));
+fn long<T: Lane + Into<W>, W: Lane>(d: Vector, n: u64, m: u64, mut f: impl FnMut(W, W, W) -> W) -> Vector {
+    let (d, n, m) = (split::<W>(d), split::<T>(vector(n.into())), split::<T>(vector(m.into())));
     build(|i| f(d.as_ref()[i], n.as_ref()[i].into(), m.as_ref()[i].into()))
 }
 
 /// First operand wide already.
 #[inline(always)]
-fn wide<T: Lane + Into<W>, W: Lane>(n: u128, m: u64, mut f: impl FnMut(W, W) -> W) -> u128 {
-    let (n, m) = (split::<W>(n), split::<T>(m.into()));
+fn wide<T: Lane + Into<W>, W: Lane>(n: Vector, m: u64, mut f: impl FnMut(W, W) -> W) -> Vector {
+    let (n, m) = (split::<W>(n), split::<T>(vector(m.into())));
     build(|i| f(n.as_ref()[i], m.as_ref()[i].into()))
 }
 
@@ -21,7 +21,7 @@ macro_rules! long_ops {
     ($($(#[$doc:meta])* $name:ident $kind:ident |$d:pat_param, $n:pat_param, $m:pat_param, $q:pat_param| $e:expr;)*) => { $(
         $(#[$doc])*
         #[inline(always)]
-        pub fn $name(size: u32, d: u128, n: u64, m: u64, $q: &mut bool) -> u128 {
+        pub fn $name(size: u32, d: Vector, n: u64, m: u64, $q: &mut bool) -> Vector {
             long_ops!(@ $kind size, d, n, m, |$d, $n, $m| $e)
         }
     )* };
@@ -108,7 +108,7 @@ macro_rules! wide_ops {
     ($($(#[$doc:meta])* $name:ident $a:ident $aw:ident $b:ident $bw:ident $c:ident $cw:ident |$n:ident, $m:ident| $e:expr;)*) => { $(
         $(#[$doc])*
         #[inline(always)]
-        pub fn $name(size: u32, n: u128, m: u64) -> u128 {
+        pub fn $name(size: u32, n: Vector, m: u64) -> Vector {
             match size & 3 {
                 0 => wide::<$a, $aw>(n, m, |$n, $m| $e),
                 1 => wide::<$b, $bw>(n, m, |$n, $m| $e),
@@ -130,48 +130,49 @@ wide_ops! {
 
 /// SSHLL, and SHLL with `by` the width.
 #[inline(always)]
-pub fn sshll(size: u32, n: u64, by: u32) -> u128 {
+pub fn sshll(size: u32, n: u64, by: u32) -> Vector {
     match size & 3 {
-        0 => long::<i8, i16>(0, n, 0, |_, n, _| n.shl(by)),
-        1 => long::<i16, i32>(0, n, 0, |_, n, _| n.shl(by)),
-        _ => long::<i32, i64>(0, n, 0, |_, n, _| n.shl(by)),
+        0 => long::<i8, i16>(vector(0), n, 0, |_, n, _| n.shl(by)),
+        1 => long::<i16, i32>(vector(0), n, 0, |_, n, _| n.shl(by)),
+        _ => long::<i32, i64>(vector(0), n, 0, |_, n, _| n.shl(by)),
     }
 }
 
 /// USHLL.
 #[inline(always)]
-pub fn ushll(size: u32, n: u64, by: u32) -> u128 {
+pub fn ushll(size: u32, n: u64, by: u32) -> Vector {
     match size & 3 {
-        0 => long::<u8, u16>(0, n, 0, |_, n, _| n.shl(by)),
-        1 => long::<u16, u32>(0, n, 0, |_, n, _| n.shl(by)),
-        _ => long::<u32, u64>(0, n, 0, |_, n, _| n.shl(by)),
+        0 => long::<u8, u16>(vector(0), n, 0, |_, n, _| n.shl(by)),
+        1 => long::<u16, u32>(vector(0), n, 0, |_, n, _| n.shl(by)),
+        _ => long::<u32, u64>(vector(0), n, 0, |_, n, _| n.shl(by)),
     }
 }
 
 /// PMULL of bytes.
 #[inline(always)]
-pub fn pmull8(n: u64, m: u64) -> u128 {
+pub fn pmull8(n: u64, m: u64) -> Vector {
     let (n, m) = (n.to_le_bytes(), m.to_le_bytes());
     build::<u16>(|i| poly::mul8(n[i], m[i]))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::lanes::number;
     use super::*;
 
     #[test]
     fn corners() {
         let mut q = false;
-        assert_eq!(smull(0, 0, 0x80, 0x80, &mut q), 0x4000);
-        assert_eq!(umull(2, 0, 0xffff_ffff, 0xffff_ffff, &mut q), 0xffff_fffe_0000_0001);
-        assert_eq!(sabdl(1, 0, 0x8000, 0x7fff, &mut q), 0xffff);
-        assert_eq!(usubl(0, 0, 0, 1, &mut q), 0xffff);
+        assert_eq!(number(smull(0, vector(0), 0x80, 0x80, &mut q)), 0x4000);
+        assert_eq!(number(umull(2, vector(0), 0xffff_ffff, 0xffff_ffff, &mut q)), 0xffff_fffe_0000_0001);
+        assert_eq!(number(sabdl(1, vector(0), 0x8000, 0x7fff, &mut q)), 0xffff);
+        assert_eq!(number(usubl(0, vector(0), 0, 1, &mut q)), 0xffff);
         assert!(!q);
-        assert_eq!(sqdmull(1, 0, 0x8000, 0x8000, &mut q), 0x7fff_ffff);
+        assert_eq!(number(sqdmull(1, vector(0), 0x8000, 0x8000, &mut q)), 0x7fff_ffff);
         assert!(q);
-        assert_eq!(sshll(0, 0x80, 8), 0x8000);
-        assert_eq!(ushll(1, 0x8000, 16), 0x8000_0000);
-        assert_eq!(uaddw(2, 1 << 64, 5 << 32), 6 << 64);
-        assert_eq!(pmull8(0xff00, 0x0300), 0x0101 << 16);
+        assert_eq!(number(sshll(0, 0x80, 8)), 0x8000);
+        assert_eq!(number(ushll(1, 0x8000, 16)), 0x8000_0000);
+        assert_eq!(number(uaddw(2, vector(1 << 64), 5 << 32)), 6 << 64);
+        assert_eq!(number(pmull8(0xff00, 0x0300)), 0x0101 << 16);
     }
 }
