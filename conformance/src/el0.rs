@@ -139,6 +139,33 @@ impl Outcome {
         Some(Outcome { signal, regs, mem: u64::from_le_bytes(rest[8..].try_into().ok()?) })
     }
 
+    /// Takes out what the manual leaves open: what an access of more than 8 bytes did before it faulted.
+    pub fn normalise(&mut self, case: &Case) {
+        const SIGSEGV: u32 = 11;
+        let partial = |i: &&u32| crate::generate::partial_on_fault(**i);
+        if self.signal != SIGSEGV || !case.insns.iter().any(|i| partial(&i)) {
+            return;
+        }
+        self.mem = 0;
+        self.regs.v = [0; 32];
+        for i in case.insns.iter().filter(partial).filter(|i| *i >> 26 & 1 == 0) {
+            for r in [i & 31, i >> 10 & 31] {
+                if r < 31 && r != i >> 5 & 31 {
+                    self.regs.x[r as usize] = 0;
+                }
+            }
+        }
+    }
+
+    /// A hash of everything that is compared.
+    pub fn digest(&self) -> u64 {
+        let mut o = self.clone();
+        o.regs.pstate &= 0xf000_0000;
+        let mut b = Vec::with_capacity(OUTCOME_LEN);
+        o.put(&mut b);
+        hash_data(&b)
+    }
+
     /// What differs, in words; `None` when nothing does.
     pub fn difference(&self, reference: &Outcome) -> Option<String> {
         let mut d = Vec::new();
@@ -184,4 +211,36 @@ pub fn hash_data(data: &[u8]) -> u64 {
         w.copy_from_slice(c);
         (h ^ u64::from_le_bytes(w)).wrapping_mul(0x100_0000_01b3).rotate_left(23)
     })
+}
+
+/// A recorded case: the seed of its state, its instructions, the digest of the reference's (normalised) outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// For [`Case::from_seed`].
+    pub seed: u64,
+    /// The instructions.
+    pub insns: [u32; MAX_INSNS],
+    /// [`Outcome::digest`] of the reference.
+    pub digest: u64,
+}
+
+/// Bytes of a [`Recorded`] in a file.
+pub const RECORDED_LEN: usize = 8 + 4 * MAX_INSNS + 8;
+
+impl Recorded {
+    /// To bytes.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        out.extend(self.seed.to_le_bytes());
+        self.insns.iter().for_each(|i| out.extend(i.to_le_bytes()));
+        out.extend(self.digest.to_le_bytes());
+    }
+    /// From bytes.
+    pub fn get(b: &[u8]) -> Option<Recorded> {
+        let word = |at: usize| Some(u64::from_le_bytes(b.get(at..at + 8)?.try_into().ok()?));
+        let mut insns = [0; MAX_INSNS];
+        for (n, i) in insns.iter_mut().enumerate() {
+            *i = u32::from_le_bytes(b.get(8 + 4 * n..12 + 4 * n)?.try_into().ok()?);
+        }
+        Some(Recorded { seed: word(0)?, insns, digest: word(8 + 4 * MAX_INSNS)? })
+    }
 }

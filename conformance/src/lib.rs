@@ -8,4 +8,5 @@ pub mod el0;
 pub mod el1;
 pub mod el1_freedom;
 pub mod el1_machine;
+pub mod generate;
 pub mod machine;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ulna_arm_cpu::cpu::Clock;
 use ulna_arm_cpu::mem::{PhysMap, Slot};
 use ulna_arm_cpu::shared::{Request, VmShared};
-use ulna_arm_cpu::{Cpu, CpuConfig, Exit, FeatSet, SysReg};
+use ulna_arm_cpu::{Cpu, CpuConfig, Exit, Feat, FeatSet, SysReg};
 
 use crate::el0::{self, BRK, CODE, Case, DATA, DATA_LEN, Outcome, SLOT};
 
@@ -44,6 +44,11 @@ impl Ram {
             c.copy_from_slice(&b[..c.len()]);
         }
     }
+}
+
+/// Features of the reference of EL0 cases, QEMU 7.2's `-cpu max`: everything but FEAT_LSE2.
+pub fn reference_features() -> FeatSet {
+    FeatSet::ALL.without(Feat::LSE2)
 }
 
 /// A machine that answers cases.
@@ -115,7 +120,7 @@ impl Machine {
     }
 
     /// Runs the case in slot `n`.
-    pub fn run(&mut self, n: usize, case: &Case) -> Outcome {
+    pub fn run(&mut self, n: u64, case: &Case) -> Outcome {
         let mut data = [0u8; DATA_LEN];
         el0::fill_data(case.mem_seed, &mut data);
         self.ram.write(DATA_PA, &data);
@@ -131,7 +136,7 @@ impl Machine {
         s.fpsr = case.regs.fpsr;
         s.fpcr = case.regs.fpcr;
         s.v = case.regs.v;
-        s.pc = CODE + n as u64 * SLOT;
+        s.pc = CODE + n * SLOT;
         self.cpu.clear_exclusive();
         self.cpu.budget = self.cpu.state.icount + 1000;
         let signal = loop {

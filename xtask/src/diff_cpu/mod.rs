@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use ulna_arm_cpu::decode::{Line, find};
 use ulna_arm_cpu::{Feat, FeatSet};
-use ulna_conformance::el0::{Case, OUTCOME_LEN, Outcome};
+use ulna_conformance::el0::{Case, OUTCOME_LEN, Outcome, Recorded};
 use ulna_conformance::machine::Machine;
 
 pub(crate) use generate::Rng;
@@ -46,6 +46,9 @@ pub struct Args {
 
 const BATCH: usize = 8192;
 
+/// A line, the seed of a state, the case they make.
+type Item = (&'static Line, u64, Case);
+
 /// Lines whose result depends on random keys of the process, on time, or on what the emulator offers.
 fn skip(l: &Line) -> bool {
     l.feats.iter().any(|f| matches!(f, Feat::PAuth | Feat::PACGA | Feat::RNG | Feat::WFxT | Feat::LSE2))
@@ -68,27 +71,28 @@ pub fn run(a: &Args) -> Result<()> {
     let mut machine = Machine::new(features());
     let mut bad: BTreeMap<&str, (u64, Vec<String>)> = BTreeMap::new();
     let (mut total, mut recorded) = (0u64, Vec::new());
-    let mut batch: Vec<(&Line, Case)> = Vec::with_capacity(BATCH);
-    let mut flush = |batch: &mut Vec<(&'static Line, Case)>| -> Result<()> {
+    let mut batch: Vec<Item> = Vec::with_capacity(BATCH);
+    let mut flush = |batch: &mut Vec<Item>| -> Result<()> {
         if batch.is_empty() {
             return Ok(());
         }
         let reference = ask_reference(a, &runner, batch)?;
         let words: Vec<u32> = batch
             .iter()
-            .flat_map(|(_, c)| c.insns.into_iter().chain([ulna_conformance::el0::BRK; 4]))
+            .flat_map(|(_, _, c)| c.insns.into_iter().chain([ulna_conformance::el0::BRK; 4]))
             .collect();
         machine.load_code(&words);
-        for (n, ((line, case), want)) in batch.iter().zip(&reference).enumerate() {
-            let mut got = machine.run(n, case);
-            forgive(case, &mut got, want);
+        for (n, ((line, seed, case), want)) in batch.iter().zip(reference).enumerate() {
+            let mut got = machine.run(n as u64, case);
+            let mut want = want;
+            got.normalise(case);
+            want.normalise(case);
             total += 1;
             if a.record.is_some() {
-                (n as u64).to_le_bytes().iter().for_each(|b| recorded.push(*b));
-                case.put(&mut recorded);
-                want.put(&mut recorded);
+                let r = Recorded { seed: *seed, insns: case.insns, digest: want.digest() };
+                r.put(&mut recorded);
             }
-            if let Some(d) = got.difference(want) {
+            if let Some(d) = got.difference(&want) {
                 let e = bad.entry(line.name).or_default();
                 e.0 += 1;
                 if e.1.len() < a.show {
@@ -101,8 +105,8 @@ pub fn run(a: &Args) -> Result<()> {
     };
     for _ in 0..share {
         for l in &lines {
-            if let Some(c) = generate::case(&mut rng, l) {
-                batch.push((l, c));
+            if let Some((seed, c)) = generate::case(&mut rng, l) {
+                batch.push((*l, seed, c));
                 if batch.len() == BATCH {
                     flush(&mut batch)?;
                 }
@@ -136,26 +140,9 @@ pub fn run(a: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What the reference (QEMU 7.2's `-cpu max`) has and we build: everything but FEAT_LSE2.
+/// What the reference (QEMU 7.2's `-cpu max`) has and we build.
 fn features() -> FeatSet {
-    FeatSet::ALL.without(Feat::LSE2)
-}
-
-/// Takes over what the manual leaves open.
-fn forgive(c: &Case, got: &mut Outcome, want: &Outcome) {
-    const SIGSEGV: u32 = 11;
-    let faulted = got.signal == SIGSEGV && want.signal == SIGSEGV && got.regs.pc == want.regs.pc;
-    if faulted && c.insns.iter().any(|i| generate::partial_on_fault(*i)) {
-        got.mem = want.mem;
-        got.regs.v = want.regs.v;
-        for i in c.insns.iter().filter(|i| generate::partial_on_fault(**i) && **i >> 26 & 1 == 0) {
-            for r in [i & 31, i >> 10 & 31] {
-                if r < 31 && r != i >> 5 & 31 {
-                    got.regs.x[r as usize] = want.regs.x[r as usize];
-                }
-            }
-        }
-    }
+    ulna_conformance::machine::reference_features()
 }
 
 fn describe(n: usize, c: &Case, d: &str) -> String {
@@ -198,9 +185,9 @@ fn build_runner(dir: &Path) -> Result<PathBuf> {
     Ok(exe)
 }
 
-fn ask_reference(a: &Args, runner: &Path, batch: &[(&Line, Case)]) -> Result<Vec<Outcome>> {
+fn ask_reference(a: &Args, runner: &Path, batch: &[Item]) -> Result<Vec<Outcome>> {
     let mut input = (batch.len() as u64).to_le_bytes().to_vec();
-    for (_, c) in batch {
+    for (_, _, c) in batch {
         c.put(&mut input);
     }
     let mut child = Command::new(&a.qemu)
