@@ -105,3 +105,41 @@ fn firmware_starts_at_zero_and_cannot_be_written() {
     assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
     assert_eq!(out.stdout, b"F");
 }
+
+#[test]
+fn a_reader_that_stopped_reading_holds_up_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    // Prints for ever; nobody reads the pipe.
+    let mut child = start(dir.path(), &[UART, char(b'x'), PUT, 0x17ff_ffff]);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(child.try_wait().unwrap().is_none());
+    let begin = Instant::now();
+    let kill = std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(kill.success());
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(143));
+    assert!(begin.elapsed() < Duration::from_secs(2), "SIGTERM took {:?}", begin.elapsed());
+    let mut printed = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut printed).unwrap();
+    assert!(printed.len() >= 32768, "the pipe was not full: {} bytes", printed.len());
+}
+
+#[test]
+fn a_sleeping_guest_uses_no_cpu() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = start(dir.path(), &[0xd503_207f, 0x17ff_ffff]); // wfi; b .-4
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        // utime and stime are fields 14 and 15; field 2 is "(ulna)".
+        let fields: Vec<u64> =
+            stat.rsplit(") ").next().unwrap().split(' ').skip(11).take(2).flat_map(str::parse).collect();
+        fields.iter().sum::<u64>()
+    };
+    std::thread::sleep(Duration::from_millis(500));
+    let before = ticks();
+    std::thread::sleep(Duration::from_millis(1000));
+    let used = ticks() - before;
+    assert!(child.try_wait().unwrap().is_none());
+    end(child);
+    assert!(used <= 3, "{used} ticks of 10 ms in a second");
+}

@@ -8,7 +8,7 @@ use crate::fdt::{GicTree, Tree};
 use crate::layout::{self, ppi, spi};
 use crate::loader::{self, Loaded, PageSize};
 use crate::memory::{self, Memory};
-use crate::vcpu::Waker;
+use crate::waker::Waker;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use ulna_devices::pl011::Uart;

@@ -18,6 +18,7 @@ pub mod memory;
 mod run;
 mod signals;
 mod vcpu;
+mod waker;
 
 pub use board::Outside;
 pub use config::{Clock, Config, Disk, GicVersion, Kernel, Net, Serial};

@@ -7,12 +7,13 @@ use crate::console::{Command, Console};
 use crate::error::Error;
 use crate::exit::ExitStatus;
 use crate::signals::Signals;
-use crate::vcpu::{Common, News, Waker, spawn};
+use crate::vcpu::{Common, News, spawn};
+use crate::waker::Waker;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 use ulna_devices::pl011::Uart;
 use ulna_devices::pl031::Rtc;
@@ -20,6 +21,9 @@ use ulna_kvm_backend::{Hypervisor, Kicker};
 
 /// How long the vCPU threads may take to end after they were asked.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How soon the loop looks again at a serial port that was in use.
+const CONTENDED: Duration = Duration::from_millis(5);
 
 /// Why a machine stopped.
 enum End {
@@ -61,8 +65,10 @@ fn live(board: Board, console: &mut Console, signals: &mut Signals, waker: Waker
         threads.started += 1;
     }
     drop(common);
-    let mut events = Events { console, signals, waker, uart, rtc, typed: Vec::new() };
+    console.hurry(false);
+    let mut events = Events { console, signals, waker, uart, rtc, typed: Vec::new(), contended: false };
     let end = events.until_the_end(&mut threads);
+    events.console.hurry(true);
     let joined = threads.stop();
     // What the guest wrote last may have met a closed pipe after the loop had looked.
     let end = end?;
@@ -148,6 +154,8 @@ struct Events<'a> {
     rtc: Shared<Rtc>,
     /// Typed, but not yet taken by the serial port.
     typed: Vec<u8>,
+    /// The serial port was in use when it was wanted.
+    contended: bool,
 }
 
 impl Events<'_> {
@@ -172,7 +180,9 @@ impl Events<'_> {
                     Some(Command::Quit) => return Ok(End::Quit),
                     Some(Command::Break) => {
                         self.deliver();
-                        lock(&self.uart).receive_break();
+                        if let Some(mut uart) = self.uart() {
+                            uart.receive_break();
+                        }
                     }
                     None => {}
                 }
@@ -180,16 +190,31 @@ impl Events<'_> {
         }
     }
 
+    /// The serial port, unless a vCPU has it, which may take long: it waits for a slow reader of the output. Then the
+    /// loop looks again soon.
+    fn uart(&mut self) -> Option<MutexGuard<'_, Uart>> {
+        match self.uart.try_lock() {
+            Ok(uart) => Some(uart),
+            Err(TryLockError::Poisoned(uart)) => Some(uart.into_inner()),
+            Err(TryLockError::WouldBlock) => {
+                self.contended = true;
+                None
+            }
+        }
+    }
+
     /// Offers what was typed to the serial port.
     fn deliver(&mut self) {
         if !self.typed.is_empty() {
-            let taken = lock(&self.uart).receive(&self.typed);
-            self.typed.drain(..taken);
+            let mut typed = std::mem::take(&mut self.typed);
+            let taken = self.uart().map_or(0, |mut uart| uart.receive(&typed));
+            typed.drain(..taken);
+            self.typed = typed;
         }
     }
 
     fn check_output(&mut self) -> Result<(), Error> {
-        match lock(&self.uart).take_error() {
+        match self.uart().and_then(|mut uart| uart.take_error()) {
             Some(e) => Err(Error::Console(e)),
             None => Ok(()),
         }
@@ -203,7 +228,8 @@ impl Events<'_> {
         let input = if self.typed.is_empty() { self.console.input() } else { None };
         let at = fds.len();
         fds.extend(input.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
+        let again = std::mem::take(&mut self.contended).then_some(CONTENDED);
+        let timeout = timeout.into_iter().chain(again).min().and_then(|t| Timespec::try_from(t).ok());
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(e) => return Err(Error::host("wait for events", e)),

@@ -2,8 +2,7 @@
 
 use crate::bus::Bus;
 use crate::error::Error;
-use rustix::event::{EventfdFlags, eventfd};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use crate::waker::Waker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -24,34 +23,6 @@ pub enum News {
     Panic(u32),
     /// The thread is about to end; instructions executed, if counted.
     Finished(Option<u64>),
-}
-
-/// Wakes the event loop from any thread.
-#[derive(Clone)]
-pub struct Waker(Arc<OwnedFd>);
-
-impl Waker {
-    /// A new one.
-    pub fn new() -> Result<Waker, Error> {
-        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        fd.map(|fd| Waker(Arc::new(fd))).map_err(|e| Error::host("make an event descriptor", e))
-    }
-
-    /// Wakes it.
-    pub fn wake(&self) {
-        // The only failure is a counter that is full, and then the loop is woken already.
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
-    }
-
-    /// Forgets all wakes so far.
-    pub fn clear(&self) {
-        let _ = rustix::io::read(&self.0, &mut [0u8; 8]);
-    }
-
-    /// What the loop waits for.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
 }
 
 /// What all vCPU threads of a machine share.

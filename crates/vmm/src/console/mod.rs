@@ -7,6 +7,7 @@ pub use escape::{Command, Escape};
 
 use crate::config::Serial;
 use crate::error::Error;
+use crate::waker::Waker;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -23,6 +24,7 @@ pub struct Console {
     output: Option<Arc<Output>>,
     escape: Option<Escape>,
     raw: Option<RawMode>,
+    hurry: Waker,
     name: String,
     /// The other end of the pseudo-terminal: kept open so that it does not hang up between two users.
     _peer: Option<OwnedFd>,
@@ -33,23 +35,45 @@ struct Output {
     file: File,
     /// Wait for a slow reader (a pipe), or drop what it does not take (a pseudo-terminal that nobody reads).
     patient: bool,
+    /// The machine stops: nobody waits for a slow reader any more.
+    hurry: Waker,
 }
 
+/// Bytes that a pipe or terminal takes without blocking once it says that it can be written (PIPE_BUF).
+const PIECE: usize = 4096;
+
 impl Output {
+    /// Writes all bytes. A vCPU waits here for a slow reader, but never in `write` itself, where nothing could end it.
     fn put(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            match (&self.file).write(bytes) {
+            if self.patient && !self.ready()? {
+                return Ok(());
+            }
+            match (&self.file).write(&bytes[..bytes.len().min(PIECE)]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => bytes = &bytes[n..],
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock && self.patient => {
-                    poll(&mut [PollFd::new(&self.file, PollFlags::OUT)], None).map_err(io::Error::from)?;
-                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && self.patient => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(e) => return Err(e),
             }
         }
         Ok(())
+    }
+
+    /// Waits until something can be written; false if the machine stops before.
+    fn ready(&self) -> io::Result<bool> {
+        let hurry = self.hurry.fd();
+        let mut fds =
+            [PollFd::new(&self.file, PollFlags::OUT), PollFd::from_borrowed_fd(hurry, PollFlags::IN)];
+        loop {
+            match poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+                // An error condition counts as writable: the write tells which.
+                Ok(_) => return Ok(!fds[0].revents().is_empty()),
+            }
+        }
     }
 }
 
@@ -72,8 +96,16 @@ impl ByteSink for Nowhere {
 impl Console {
     /// Opens the outer end. The terminal stays as it is until [`Console::begin`].
     pub fn open(serial: &Serial, name: &str) -> Result<Console, Error> {
-        let mut console =
-            Console { input: None, output: None, escape: None, raw: None, name: name.into(), _peer: None };
+        let hurry = Waker::new()?;
+        let mut console = Console {
+            input: None,
+            output: None,
+            escape: None,
+            raw: None,
+            hurry: hurry.clone(),
+            name: name.into(),
+            _peer: None,
+        };
         match serial {
             Serial::None => {}
             Serial::File(path) => {
@@ -82,7 +114,7 @@ impl Console {
                     path: path.clone(),
                     source,
                 })?;
-                console.output = Some(Arc::new(Output { file, patient: true }));
+                console.output = Some(Arc::new(Output { file, patient: true, hurry }));
             }
             Serial::Stdio => {
                 let fail = |e| Error::host("use standard input and output for the serial port", e);
@@ -92,7 +124,7 @@ impl Console {
                     console.escape = Some(Escape::default());
                 }
                 console.input = Some(File::from(stdin));
-                console.output = Some(Arc::new(Output { file: File::from(stdout), patient: true }));
+                console.output = Some(Arc::new(Output { file: File::from(stdout), patient: true, hurry }));
             }
             Serial::Pty => {
                 let fail = |e: io::Error| Error::host("make a pseudo-terminal for the serial port", e);
@@ -100,7 +132,7 @@ impl Console {
                 announce(name, &format!("the serial port is {path}"));
                 let output = main.try_clone().map_err(fail)?;
                 console.input = Some(main);
-                console.output = Some(Arc::new(Output { file: output, patient: false }));
+                console.output = Some(Arc::new(Output { file: output, patient: false, hurry }));
                 console._peer = Some(peer);
             }
         }
@@ -128,6 +160,15 @@ impl Console {
         match &self.output {
             Some(output) => Box::new(Sink(output.clone())),
             None => Box::new(Nowhere),
+        }
+    }
+
+    /// The machine stops (or starts again): whether output waits for a slow reader.
+    pub fn hurry(&self, hurry: bool) {
+        if hurry {
+            self.hurry.wake();
+        } else {
+            self.hurry.clear();
         }
     }
 
@@ -195,7 +236,8 @@ mod tests {
     fn a_pty_carries_bytes_both_ways_and_never_blocks_the_guest() {
         let (main, peer, path) = pseudo_terminal().unwrap();
         assert!(path.starts_with("/dev/pts/"), "{path}");
-        let out = Output { file: main.try_clone().unwrap(), patient: false };
+        let hurry = Waker::new().unwrap();
+        let out = Output { file: main.try_clone().unwrap(), patient: false, hurry: hurry.clone() };
         out.put(b"hello").unwrap();
         let mut b = [0u8; 5];
         let mut peer = File::from(peer);
@@ -207,6 +249,7 @@ mod tests {
             output: None,
             escape: None,
             raw: None,
+            hurry,
             name: String::new(),
             _peer: None,
         };
