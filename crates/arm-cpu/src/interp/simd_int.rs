@@ -7,7 +7,7 @@ use crate::crypto::poly;
 use crate::insn::{Exec, Flow, Insn};
 use crate::simd::lanes::map3;
 use crate::simd::same::bits;
-use crate::simd::{pair, permute, product, same};
+use crate::simd::{estimate, pair, permute, product, same};
 
 handlers! {
     same {
@@ -125,6 +125,8 @@ handlers! {
     one {
         rev16_v = permute::rev16;
         cnt_v = same::bits::cnt;
+        urecpe_v = estimate::urecpe;
+        ursqrte_v = estimate::ursqrte;
         rbit_v = same::bits::rbit;
     }
     across {

@@ -4,6 +4,7 @@
 //! `m`, and a flag that it sets when it saturated. Half-width and scalar forms are the same functions: the caller clears
 //! the lanes that do not take part, and zeros never saturate.
 
+pub mod estimate;
 pub mod lanes;
 pub mod narrow;
 pub mod pair;
