@@ -189,7 +189,7 @@ impl Case {
     /// The instruction word that the case puts at `pa`.
     pub fn code_at(&self, pa: u64) -> Option<u32> {
         let w = self.writes.iter().find(|w| w.0 == pa & !7)?;
-        Some((w.1 >> (pa & 4) * 8) as u32)
+        Some((w.1 >> ((pa & 4) * 8)) as u32)
     }
 }
 

@@ -10,12 +10,12 @@ impl Rng {
     pub fn new(seed: u64) -> Rng {
         let mut r = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         for _ in 0..8 {
-            r.next();
+            r.bits();
         }
         r
     }
     /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -23,7 +23,7 @@ impl Rng {
     }
     /// 0..n
     pub fn below(&mut self, n: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
+        ((u128::from(self.bits()) * u128::from(n)) >> 64) as u64
     }
     /// True once in `n` times.
     pub fn one_in(&mut self, n: u64) -> bool {
@@ -55,8 +55,8 @@ fn integer(r: &mut Rng) -> u64 {
     match r.below(8) {
         0..=2 => r.pick(&EDGES),
         3 => r.below(128),
-        4 => r.next() >> r.below(64),
-        _ => r.next(),
+        4 => r.bits() >> r.below(64),
+        _ => r.bits(),
     }
 }
 
@@ -82,10 +82,10 @@ fn f64_bits(r: &mut Rng) -> u64 {
     ];
     match r.below(8) {
         0..=2 => r.pick(&E),
-        3 => (r.next() & 0x800f_ffff_ffff_ffff) | (0x3f0 + r.below(0x30)) << 52,
-        4 => r.next() & 0x800f_ffff_ffff_ffff,
+        3 => (r.bits() & 0x800f_ffff_ffff_ffff) | (0x3f0 + r.below(0x30)) << 52,
+        4 => r.bits() & 0x800f_ffff_ffff_ffff,
         5 => (r.below(2000) as i64 - 1000) as f64 as u64 | (r.below(1000) as f64 / 2.0).to_bits(),
-        _ => r.next(),
+        _ => r.bits(),
     }
 }
 
@@ -109,16 +109,16 @@ fn f32_bits(r: &mut Rng) -> u32 {
     ];
     match r.below(8) {
         0..=2 => r.pick(&E),
-        3 => (r.next() as u32 & 0x807f_ffff) | (0x70 + r.below(0x20) as u32) << 23,
-        4 => r.next() as u32 & 0x807f_ffff,
-        _ => r.next() as u32,
+        3 => (r.bits() as u32 & 0x807f_ffff) | (0x70 + r.below(0x20) as u32) << 23,
+        4 => r.bits() as u32 & 0x807f_ffff,
+        _ => r.bits() as u32,
     }
 }
 
 fn f16_bits(r: &mut Rng) -> u16 {
     const E: [u16; 14] =
         [0, 0x8000, 0x3c00, 0xbc00, 0x7c00, 0xfc00, 0x7e00, 0xfe01, 0x7c01, 0xfd00, 1, 0x3ff, 0x400, 0x7bff];
-    if r.one_in(2) { r.pick(&E) } else { r.next() as u16 }
+    if r.one_in(2) { r.pick(&E) } else { r.bits() as u16 }
 }
 
 fn vector(r: &mut Rng) -> u128 {
@@ -147,7 +147,7 @@ fn vector(r: &mut Rng) -> u128 {
         _ => {
             const B: [u8; 8] = [0, 1, 0x7f, 0x80, 0xff, 0x40, 0xfe, 0x55];
             for i in 0..16 {
-                let b = if r.one_in(2) { r.pick(&B) } else { r.next() as u8 };
+                let b = if r.one_in(2) { r.pick(&B) } else { r.bits() as u8 };
                 v |= u128::from(b) << (8 * i);
             }
         }
@@ -176,7 +176,7 @@ fn fpcr(r: &mut Rng) -> u32 {
         return 0;
     }
     // AHP 26, DN 25, FZ 24, RMode 23:22, FZ16 19
-    r.next() as u32 & 0x07c8_0000
+    r.bits() as u32 & 0x07c8_0000
 }
 
 /// A state for instruction words `insns`.
@@ -194,8 +194,8 @@ fn state(r: &mut Rng, insns: &[u32]) -> Regs {
         *v = vector(r);
     }
     g.sp = if r.one_in(8) { address(r) } else { address(r) & !15 };
-    g.pstate = r.next() & 0xf000_0000;
-    g.fpsr = if r.one_in(2) { 0 } else { r.next() as u32 & 0x0800_009f };
+    g.pstate = r.bits() & 0xf000_0000;
+    g.fpsr = if r.one_in(2) { 0 } else { r.bits() as u32 & 0x0800_009f };
     g.fpcr = fpcr(r);
     for &i in insns {
         let (rn, rm) = ((i >> 5 & 31) as usize, (i >> 16 & 31) as usize);
@@ -208,7 +208,7 @@ fn state(r: &mut Rng, insns: &[u32]) -> Regs {
                 g.x[rm] = match r.below(3) {
                     0 => r.below(64),
                     1 => (r.below(64) as i64 - 32) as u64,
-                    _ => r.below(64) | r.next() << 32,
+                    _ => r.below(64) | r.bits() << 32,
                 };
             }
         } else if i >> 25 & 0b101 == 0b100 && rn < 31 {
@@ -243,7 +243,7 @@ impl Case {
     pub fn from_seed(seed: u64, insns: [u32; MAX_INSNS]) -> Case {
         let mut r = Rng::new(seed);
         let regs = state(&mut r, &insns);
-        Case { regs, mem_seed: r.next(), insns }
+        Case { regs, mem_seed: r.bits(), insns }
     }
 }
 

@@ -156,7 +156,7 @@ pub mod spsr {
     pub const IL: u32 = 1 << 20;
     /// PSTATE.SSBS.
     pub const SSBS: u32 = 1 << 12;
-    /// M[4]: AArch32.
+    /// Bit 4 of M: AArch32.
     pub const AARCH32: u32 = 1 << 4;
 }
 

@@ -106,7 +106,7 @@ impl VmShared {
     pub fn pes(&self) -> Arc<Vec<Arc<Pe>>> {
         self.pes.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
-    /// Posts `r` to all PEs but `me`; returns a ticket for [`VmShared::wait`].
+    /// Posts `r` to all PEs but `me`; returns a ticket for [`Ticket::passed`].
     pub fn post(&self, me: Option<usize>, r: Request) -> Ticket {
         let pes = self.pes();
         let tickets =

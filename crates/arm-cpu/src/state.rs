@@ -37,7 +37,7 @@ pub mod fpsr {
 #[repr(C, align(64))]
 #[derive(Clone)]
 pub struct CpuState {
-    /// x0-x30; [31] reads zero always; [32] takes discarded results; [33] is the current SP; the rest is unused.
+    /// x0-x30; index 31 reads zero always; 32 takes discarded results; 33 is the current SP; the rest is unused.
     /// 64 long so that a masked index needs no bounds check.
     pub x: [u64; 64],
     /// Program counter.

@@ -184,7 +184,7 @@ impl Device {
     }
 
     fn set_nr_irqs(&self, n: u32) -> Result<()> {
-        if !(64..=1024).contains(&n) || n % 32 != 0 {
+        if !(64..=1024).contains(&n) || !n.is_multiple_of(32) {
             return Err(Errno::EINVAL);
         }
         let mut s = self.vm.gic_setup.lock().unwrap_or_else(|e| e.into_inner());

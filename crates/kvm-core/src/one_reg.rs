@@ -112,7 +112,7 @@ impl Vcpu {
         let s = &self.cpu.state;
         let i = id.index();
         Ok(match (i, id.size()) {
-            (0..=61, 8) if i % 2 == 0 => s.x[(i / 2) as usize].into(),
+            (0..=61, 8) if i.is_multiple_of(2) => s.x[(i / 2) as usize].into(),
             (62, 8) => s.banked_sp(0).into(),
             (64, 8) => s.pc.into(),
             (66, 8) => self.cpu.pstate().into(),
@@ -120,7 +120,7 @@ impl Vcpu {
             (70, 8) => s.sys(SysReg::ELR_EL1).into(),
             (72, 8) => s.sys(SysReg::SPSR_EL1).into(),
             (74 | 76 | 78 | 80, 8) => 0,
-            (84..=211, 16) if i % 4 == 0 => s.v[((i - 84) / 4) as usize],
+            (84..=211, 16) if i.is_multiple_of(4) => s.v[((i - 84) / 4) as usize],
             (212, 4) => s.fpsr.into(),
             (213, 4) => s.fpcr.into(),
             _ => return Err(Errno::EINVAL),
@@ -141,14 +141,14 @@ impl Vcpu {
         let s = &mut self.cpu.state;
         let w = v as u64;
         match (i, size) {
-            (0..=61, 8) if i % 2 == 0 => s.x[(i / 2) as usize] = w,
+            (0..=61, 8) if i.is_multiple_of(2) => s.x[(i / 2) as usize] = w,
             (62, 8) => s.set_banked_sp(0, w),
             (64, 8) => s.pc = w,
             (68, 8) => s.set_banked_sp(1, w),
             (70, 8) => s.set_sys(SysReg::ELR_EL1, w),
             (72, 8) => s.set_sys(SysReg::SPSR_EL1, w),
             (74 | 76 | 78 | 80, 8) => {}
-            (84..=211, 16) if i % 4 == 0 => s.v[((i - 84) / 4) as usize] = v,
+            (84..=211, 16) if i.is_multiple_of(4) => s.v[((i - 84) / 4) as usize] = v,
             (212, 4) => s.fpsr = w as u32,
             (213, 4) => s.fpcr = w as u32,
             _ => return Err(Errno::EINVAL),

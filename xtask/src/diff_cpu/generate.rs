@@ -37,7 +37,7 @@ fn into_a_case(w: u32) -> bool {
 /// A random word of the line.
 pub fn word(r: &mut Rng, l: &Line) -> Option<u32> {
     for _ in 0..64 {
-        let w = l.value | r.next() as u32 & !l.mask;
+        let w = l.value | r.bits() as u32 & !l.mask;
         if find(w).is_some_and(|f| f.op == l.op) && !unpredictable(w) && !into_a_case(w) {
             return Some(w);
         }
@@ -61,7 +61,7 @@ pub fn case(r: &mut Rng, l: &Line) -> Option<(u64, Case)> {
             insns[1] = w;
         }
     }
-    let seed = r.next();
+    let seed = r.bits();
     Some((seed, Case::from_seed(seed, insns)))
 }
 

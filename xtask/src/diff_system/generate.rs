@@ -66,7 +66,7 @@ fn access(w: &mut World) -> u32 {
 /// Bits of a leaf: attributes, permissions, software bits.
 fn leaf_bits(w: &mut World) -> u64 {
     let mut l =
-        w.r.next() & (7 << 2 | 1 << 5 | 3 << 6 | 3 << 8 | NG | 1 << 51 | 1 << 52 | 0xf << 55 | 1 << 63);
+        w.r.bits() & (7 << 2 | 1 << 5 | 3 << 6 | 3 << 8 | NG | 1 << 51 | 1 << 52 | 0xf << 55 | 1 << 63);
     l |= if w.one_in(8) { 0 } else { 1 << 10 };
     l |= w.maybe(53, 3) | w.maybe(54, 3) | w.maybe(50, 8);
     if w.one_in(2) {
@@ -77,7 +77,7 @@ fn leaf_bits(w: &mut World) -> u64 {
 
 /// APTable, UXNTable, PXNTable now and then.
 fn table_bits(w: &mut World) -> u64 {
-    let mut t = w.r.next() & (0xf << 55 | 0x3ff << 2);
+    let mut t = w.r.bits() & (0xf << 55 | 0x3ff << 2);
     if w.ds {
         t &= !(3 << 8);
     }
@@ -137,7 +137,7 @@ fn map_tested(w: &mut World, pa: u64) -> (u64, (u64, u64)) {
 /// Now and then a tag, or a bit that does not belong there.
 fn decorate(w: &mut World, va: u64) -> u64 {
     match w.r.below(12) {
-        0 | 1 => va & !(0xff << 56) | w.r.next() << 56,
+        0 | 1 => va & !(0xff << 56) | w.r.bits() << 56,
         2 => va ^ 1 << (55 - w.r.below(20)),
         _ => va,
     }
@@ -224,7 +224,7 @@ fn tlbi(seed: u64, class: u64) -> Case {
     let level = if w.one_in(2) { 3 } else { 2.max(World::first_level(h)) };
     let size = World::leaf_size(h, level).min(64 - h.txsz);
     let va = w.address(h, 64) & !((1 << size) - 1) | pa & ((1 << size) - 1);
-    let leaf = 1 << 10 | w.r.next() & (NG | AP_RO | 3 << 8) | AP_EL0;
+    let leaf = 1 << 10 | w.r.bits() & (NG | AP_RO | 3 << 8) | AP_EL0;
     let (at, d) = w.map(h, va, pa, &Mapping { level, leaf, table: 0, damage: None });
     w.x[1] = va;
     let el = w.r.below(2);
@@ -273,7 +273,7 @@ fn tlbi(seed: u64, class: u64) -> Case {
 }
 
 fn exception(seed: u64, class: u64) -> Case {
-    let wild = seed % 4 == 0;
+    let wild = seed.is_multiple_of(4);
     let mut w = World::new(seed, wild);
     w.x[1] = w.data_va + 0x100;
     for _ in 0..1 + w.r.below(4) {
@@ -290,7 +290,9 @@ fn exception(seed: u64, class: u64) -> Case {
             4 => imm,                                 // UDF
             5 => 0xd4a0_0001 | imm << 5,              // DCPS1
             6 => w.pick(&[0xd503_207f, 0xd503_205f]), // WFI, WFE
-            7 => 0xd503_4000 | w.r.below(16) as u32 * 0x100 | 0xbf | w.pick(&[0, 0x2_0000, 0x3_0000 | 0x40]),
+            7 => {
+                0xd503_4000 | (w.r.below(16) as u32 * 0x100) | 0xbf | w.pick(&[0, 0x2_0000, 0x3_0000 | 0x40])
+            }
             8 => w.pick(&[0xf94003e2, 0xf90003e2, 0xa9bf0fe2, 0xf84107e2]), // through SP
             9 => {
                 // SP off by something
@@ -313,10 +315,10 @@ fn exception(seed: u64, class: u64) -> Case {
             16 => ERET,
             17 => w.pick(&[0xd503_3f9f, 0xd503_30ff, 0xd503_3fdf, 0xd503_305f, 0xd503_223f, 0xd503_221f]),
             18 => {
-                let z = w.r.next() as u32;
+                let z = w.r.bits() as u32;
                 0xd400_0000 | z & 0x00e0_001f | imm << 5
             }
-            _ => 0xd500_0000 | w.r.next() as u32 & 0x3f_ffff,
+            _ => 0xd500_0000 | w.r.bits() as u32 & 0x3f_ffff,
         };
         // WFI waits for ever unless it traps; HLT is the reference's semihosting, SMC its firmware.
         let word = if (word == 0xd503_207f && el == 1)
@@ -349,13 +351,13 @@ fn special(word: u32) -> bool {
 }
 
 fn eret(seed: u64, class: u64) -> Case {
-    let wild = seed % 4 == 0;
+    let wild = seed.is_multiple_of(4);
     let mut w = World::new(seed, wild);
     let target = w.code(&[NOP, END]);
     let elr = match w.r.below(10) {
         0 => target + 1 + w.r.below(3),
         1 => decorate(&mut w, target),
-        2 => w.r.next(),
+        2 => w.r.bits(),
         _ => target,
     };
     w.set(SysReg::ELR_EL1, elr);
@@ -368,7 +370,7 @@ fn eret(seed: u64, class: u64) -> Case {
             m => m,
         },
     };
-    let mut spsr = w.r.next() & (0xf << 28 | 3 << 22 | 1 << 24 | 1 << 12 | 0xf << 6) | mode;
+    let mut spsr = w.r.bits() & (0xf << 28 | 3 << 22 | 1 << 24 | 1 << 12 | 0xf << 6) | mode;
     spsr |= w.maybe(20, 10);
     if w.one_in(4) {
         spsr |= w.r.below(4) << 10;
@@ -474,7 +476,7 @@ fn sysreg(seed: u64, class: u64) -> Case {
         let enc = if known {
             w.pick(SysReg::ALL).code()
         } else {
-            let e = w.r.next() as u16 | 0x8000;
+            let e = w.r.bits() as u16 | 0x8000;
             if w.one_in(2) { e & !(3 << 11) } else { e }
         };
         if untestable(enc) {
@@ -488,7 +490,7 @@ fn sysreg(seed: u64, class: u64) -> Case {
         if read {
             w.step(p, &[mrs(enc, 2)]);
         } else {
-            w.x[5] = if w.one_in(2) { w.r.next() } else { w.r.next() & 0xff00_ffff };
+            w.x[5] = if w.one_in(2) { w.r.bits() } else { w.r.bits() & 0xff00_ffff };
             if matches!(reg, Some(SysReg::SPSR_EL1 | SysReg::CONTEXTIDR_EL1)) {
                 // RES0 there, kept by the reference
                 w.x[6] &= 0xffff_ffff;
@@ -608,7 +610,7 @@ fn set_debug(w: &mut World, n: u64, op2: u8, value: u64, control: u64) {
 }
 
 fn pauth(seed: u64, class: u64) -> Case {
-    let wild = seed % 2 == 0;
+    let wild = seed.is_multiple_of(2);
     let mut w = World::new(seed, wild);
     // With no key enabled at all the reference's XPACD and XPACI do nothing.
     let v = w.get(SysReg::SCTLR_EL1) | w.pick(&[1 << 13, 1 << 27, 1 << 30, 1 << 31]);
@@ -626,7 +628,7 @@ fn pauth(seed: u64, class: u64) -> Case {
                 w.address(h, 64)
             }
             2 => w.data_va + 0x100,
-            _ => w.r.next(),
+            _ => w.r.bits(),
         };
         w.x[r as usize] = v & !(1 << 63) | (v >> 55 & 1) << 63;
     }

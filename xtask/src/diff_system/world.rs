@@ -118,7 +118,7 @@ impl World {
             steps: Vec::new(),
         };
         for i in 0..31 {
-            w.x[i] = w.r.next();
+            w.x[i] = w.r.bits();
         }
         w.control(wild);
         w
@@ -147,7 +147,7 @@ impl World {
         self.safe = self.half(safe_high);
         self.tested = self.half(!safe_high);
         // IRGN, ORGN, SH; A1, AS, HA, HD, HWU, TBI, TBID, HPD; IPS
-        let mut tcr = self.r.next() & (0x3f << 8 | 0x3f << 24 | 1 << 22 | 1 << 36 | 0xff << 43);
+        let mut tcr = self.r.bits() & (0x3f << 8 | 0x3f << 24 | 1 << 22 | 1 << 36 | 0xff << 43);
         for b in [37, 38, 51, 52, 41, 42] {
             tcr |= self.maybe(b, 3);
         }
@@ -175,7 +175,7 @@ impl World {
         self.safe.root = self.new_table(self.safe.granule);
         self.tested.root = self.new_table(self.tested.granule);
         for h in [self.safe, self.tested] {
-            let asid = self.r.next() << 48;
+            let asid = self.r.bits() << 48;
             let cnp = self.r.below(2);
             let r = if h.high { SysReg::TTBR1_EL1 } else { SysReg::TTBR0_EL1 };
             self.set(r, h.root | asid | cnp);
@@ -202,7 +202,7 @@ impl World {
         self.set(SysReg::CPACR_EL1, v);
         for r in [SysReg::TPIDR_EL0, SysReg::TPIDR_EL1, SysReg::TPIDRRO_EL0, SysReg::ELR_EL1, SysReg::FAR_EL1]
         {
-            let v = self.r.next();
+            let v = self.r.bits();
             self.set(r, v);
         }
         for r in [SysReg::SP_EL0, SysReg::SP_EL1] {
@@ -211,7 +211,7 @@ impl World {
         }
         let keys = REGS.iter().position(|r| *r == SysReg::APIAKeyLo_EL1).unwrap_or(0);
         for k in 0..10 {
-            self.regs[keys + k] = self.r.next();
+            self.regs[keys + k] = self.r.bits();
         }
         let v = self.r.below(4);
         self.set(SysReg::CONTEXTIDR_EL1, v);
@@ -225,7 +225,7 @@ impl World {
             _ => (16, 39),
         };
         let txsz = match self.r.below(3) {
-            0 => min + 0,
+            0 => min,
             1 => self.pick(&[16, 25, 28, 33]),
             _ => min + self.r.below(u64::from(max - min) + 1) as u32,
         };
@@ -242,7 +242,7 @@ impl World {
     /// A random address of the half, of at most so many bits.
     pub fn address(&mut self, h: Half, bits: u32) -> u64 {
         let width = (64 - h.txsz).min(bits.max(20));
-        let a = self.r.next() & ((1 << width) - 1);
+        let a = self.r.bits() & ((1 << width) - 1);
         // At least 25 bits are there: txsz <= 39.
         if h.high { a | u64::MAX << (64 - h.txsz) } else { a }
     }
@@ -351,7 +351,7 @@ impl World {
     /// Random PSTATE of EL0 or EL1 (with SP_EL0 or SP_EL1), debug exceptions masked.
     pub fn pstate(&mut self, el: u64) -> u64 {
         let m = if el == 0 { 0 } else { 4 | self.r.below(2) };
-        let mut p = self.r.next() & (0xf << 28 | 7 << 6) | 1 << 9 | m;
+        let mut p = self.r.bits() & (0xf << 28 | 7 << 6) | 1 << 9 | m;
         // DIT, UAO, PAN, SSBS
         for b in [24, 23, 22, 12] {
             p |= self.maybe(b, 3);
