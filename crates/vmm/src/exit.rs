@@ -67,6 +67,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_book_has_the_table() {
+        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/run.md")).unwrap();
+        for (code, meaning) in TABLE {
+            assert!(page.contains(&format!("| {code} | {meaning} |")), "{code}");
+        }
+    }
+
+    #[test]
     fn every_code_is_in_the_table() {
         let all = [
             ExitStatus::Done,
