@@ -14,6 +14,7 @@ use crate::mem::attr::AccessKind;
 use crate::mem::physmap::{Slot, find_slot};
 use crate::mem::stage1::Fault;
 use crate::mem::tlb::NO_TAG;
+use crate::mem::zeroed::{Zeroable, zeroed_slice};
 
 /// Entries of the instruction TLB.
 const ITLB_ENTRIES: usize = 256;
@@ -48,6 +49,9 @@ struct ItlbEntry {
     guarded: bool,
 }
 
+// SAFETY: integers and a boolean; 0 is `false`.
+unsafe impl Zeroable for ItlbEntry {}
+
 /// The decoded code of one PE.
 pub(crate) struct CodeCache {
     itlb: Box<[ItlbEntry; ITLB_ENTRIES]>,
@@ -63,7 +67,9 @@ pub(crate) struct CodeCache {
 impl Default for CodeCache {
     fn default() -> Self {
         CodeCache {
-            itlb: Box::new([ItlbEntry { tag: NO_TAG, page: 0, guarded: false }; ITLB_ENTRIES]),
+            itlb: zeroed_slice::<ItlbEntry>(ITLB_ENTRIES)
+                .try_into()
+                .unwrap_or_else(|_| unreachable!("length is right")),
             pages: Vec::new(),
             by_ipa: HashMap::new(),
             insns: 0,
@@ -148,8 +154,11 @@ impl Cpu {
         let Some(slot) = find_slot(&self.slots, t.ipa).cloned() else {
             return self.leave(Exit::InstAbort { ipa: t.ipa, far: pc, s1ptw: false });
         };
-        // Marking may carry out requests of others (they may wait for us), so it comes before anything is looked up.
-        self.mark_code(&slot, t.ipa);
+        // Marking may carry out requests of others (they may wait for us): then the translation and the slot may be gone.
+        // The page is marked now, so that looking again waits for nobody.
+        if self.mark_code(&slot, t.ipa) {
+            return self.find_block_slow();
+        }
         let page = self.code_page(slot, t.ipa & !0xfff);
         let b = self.block(page, t.ipa);
         let ctx = self.tlb.ctx[(pc >> 63) as usize];

@@ -98,7 +98,9 @@ pub struct Cpu {
     pub debug: Debug,
     pub(crate) pmu: Pmu,
     /// PC at which the running block started; instructions of it are not yet in `state.icount`.
-    block_pc: u64,
+    pub(crate) block_pc: u64,
+    /// In `run`: `block_pc` means something.
+    running: bool,
     pub(crate) pac_memo: crate::pauth::Memo,
     fp_on: bool,
     attention: u32,
@@ -144,6 +146,7 @@ impl Cpu {
             debug: Debug::default(),
             pmu: Pmu::default(),
             block_pc: 0,
+            running: false,
             pac_memo: Default::default(),
             fp_on: false,
             attention: 0,
@@ -176,7 +179,9 @@ impl Cpu {
         self.regime_changed();
         self.recheck_debug();
         self.pmu_plan();
+        self.running = true;
         let exit = self.run_blocks();
+        self.running = false;
         self.pe.leave();
         exit
     }
@@ -539,7 +544,8 @@ impl Cpu {
 
     /// Instructions executed, including those of the block that runs.
     pub(crate) fn icount_now(&self) -> u64 {
-        self.state.icount + (self.state.pc.wrapping_sub(self.block_pc) / 4).min(64)
+        let in_block = if self.running { (self.state.pc.wrapping_sub(self.block_pc) / 4).min(64) } else { 0 };
+        self.state.icount + in_block
     }
 
     pub(crate) fn update_limit(&mut self) {

@@ -260,6 +260,8 @@ impl Cpu {
             s.ssbs = sctlr & 1 << 44 != 0;
         }
         s.pc = (s.sys(SysReg::VBAR_EL1) & !0x7ff).wrapping_add(offset + v as u64);
+        // Entries happen between blocks: `icount` holds everything executed so far.
+        self.block_pc = s.pc;
         self.clear_exclusive();
         self.context_changed();
     }

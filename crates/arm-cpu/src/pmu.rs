@@ -57,6 +57,11 @@ fn event_type(n: usize) -> SysReg {
     SysReg::ALL[SysReg::PMEVTYPER0_EL0 as usize + n.min(30)]
 }
 
+/// Does a counter of this type count with every instruction (one instruction is one cycle)?
+fn counts_instructions(event_type: u64) -> bool {
+    matches!(event_type & 0xffff, event::INST_RETIRED | event::CPU_CYCLES | event::INST_SPEC)
+}
+
 impl Cpu {
     /// Number of event counters (PMCR_EL0.N).
     fn counters(&self) -> usize {
@@ -87,7 +92,8 @@ impl Cpu {
     #[cold]
     fn pmu_count(&mut self) {
         let now = self.icount_now();
-        let delta = now.wrapping_sub(std::mem::replace(&mut self.pmu.seen, now));
+        // The hypervisor may have set the count back.
+        let delta = now.saturating_sub(std::mem::replace(&mut self.pmu.seen, now));
         let el = self.state.el;
         let enabled = self.enabled_counters();
         if enabled & CYCLES != 0 && Self::counts_at(self.state.sys(SysReg::PMCCFILTR_EL0), el) {
@@ -95,8 +101,7 @@ impl Cpu {
         }
         for n in 0..self.counters() {
             let t = self.state.sys(event_type(n));
-            let counts = matches!(t & 0xffff, event::INST_RETIRED | event::CPU_CYCLES | event::INST_SPEC);
-            if enabled >> n & 1 != 0 && counts && Self::counts_at(t, el) {
+            if enabled >> n & 1 != 0 && counts_instructions(t) && Self::counts_at(t, el) {
                 self.add_event(n, delta);
             }
         }
@@ -168,10 +173,13 @@ impl Cpu {
         if armed & CYCLES != 0 {
             let v = self.state.sys(SysReg::PMCCNTR_EL0);
             let wide = self.state.sys(SysReg::PMCR_EL0) & PMCR_LC != 0;
-            left = left.min(if wide { v.wrapping_neg().max(1) } else { left32(v) });
+            left = left.min(if wide { v.wrapping_neg().wrapping_sub(1).saturating_add(1) } else { left32(v) });
         }
-        for n in (0..self.counters()).filter(|n| armed >> n & 1 != 0 || enabled >> n & 1 != 0) {
-            left = left.min(left32(self.state.sys(counter(n))));
+        // All that count, with an interrupt or not: an overflow may be chained into another counter.
+        for n in (0..self.counters()).filter(|n| enabled >> n & 1 != 0) {
+            if counts_instructions(self.state.sys(event_type(n))) {
+                left = left.min(left32(self.state.sys(counter(n))));
+            }
         }
         self.pmu.deadline = now.saturating_add(left);
         self.update_limit();

@@ -255,3 +255,31 @@ fn register_31_is_zero_sink_or_stack_pointer_as_the_instruction_says() {
     assert_eq!((cpu.state.sp(), x[2], x[3], x[4], x[31]), (0x110, 0x110, 0, 0, 0));
     assert_eq!(cpu.state.nzcv >> 28, 0b0110);
 }
+
+#[test]
+fn a_misaligned_branch_target_is_never_found_among_decoded_code() {
+    for offset in 1..4 {
+        // The page is known when the branch comes; every context number is tried that the low bits could hide in.
+        for contexts in 0..4u64 {
+            let mut cpu = machine(&[0xd503_201f, 0xd61f_0000], FeatSet::ALL); // nop; br x0
+            for n in 0..contexts {
+                // Another translation regime each: it takes context numbers.
+                cpu.state.set_sys(SysReg::MAIR_EL1, n + 1);
+                cpu.state.set_el_sp((n & 1) as u8, 0);
+                cpu.state.x[0] = RAM + 8;
+                cpu.state.pc = RAM;
+                assert!(matches!(cpu.run(), Exit::Hvc { .. }));
+            }
+            cpu.state.set_el_sp(1, 1);
+            cpu.state.pc = RAM;
+            cpu.state.x[0] = RAM + offset;
+            let exit = cpu.run();
+            assert_eq!(
+                exception_class(&cpu, exit),
+                Some(0x22),
+                "offset {offset}, {contexts} contexts before"
+            );
+            assert_eq!(cpu.state.sys(SysReg::FAR_EL1), RAM + offset);
+        }
+    }
+}

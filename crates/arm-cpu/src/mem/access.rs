@@ -402,11 +402,11 @@ impl Cpu {
     }
 
     /// Marks the page as holding decoded code and takes write permission away from every TLB. Call before the words are
-    /// read for decoding.
-    pub(crate) fn mark_code(&mut self, s: &Arc<Slot>, ipa: u64) {
+    /// read for decoding. Tells whether it waited for other PEs and meanwhile did what they asked for.
+    pub(crate) fn mark_code(&mut self, s: &Arc<Slot>, ipa: u64) -> bool {
         let flags = s.page_flags(ipa);
         if flags.load(Ordering::SeqCst) & PAGE_CODE != 0 {
-            return;
+            return false;
         }
         let before = flags.fetch_or(PAGE_CODE, Ordering::SeqCst);
         if before & PAGE_WRITE_GRANTED != 0 {
@@ -414,7 +414,9 @@ impl Cpu {
             let page = s.host(ipa & !0xfff) as usize;
             self.tlb.revoke_writes(page, 0x1000);
             self.shoot_down_and_wait(Request::RevokeWrite { host_page: page });
+            return true;
         }
+        false
     }
 
     /// Atomically replaces the `T` at `va` by `f(old)`; returns the old value.

@@ -7,6 +7,7 @@ mod pair;
 pub mod physmap;
 pub mod stage1;
 pub mod tlb;
+pub(crate) mod zeroed;
 
 pub use attr::{Acc, AccessKind};
 pub use physmap::{PhysMap, Slot};

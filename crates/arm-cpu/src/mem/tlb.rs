@@ -6,12 +6,15 @@
 
 use std::collections::HashMap;
 
+use crate::mem::zeroed::{Zeroable, zeroed_slice};
+
 /// Entries of the first-level data TLB.
 pub const TLB_ENTRIES: usize = 1024;
 /// Entries of the second-level TLB.
 pub const TLB2_ENTRIES: usize = 4096;
-/// A tag that no access matches.
-pub const NO_TAG: u64 = u64::MAX;
+/// A tag that no access matches: context number 0 is never given out. All zero, so that an empty TLB is memory that the
+/// host has not touched yet.
+pub const NO_TAG: u64 = 0;
 /// Context numbers are 12 bits; 0 is never given out and 0xfff never matches.
 const MAX_CTX: u16 = 0xffe;
 
@@ -77,6 +80,11 @@ pub struct Entry2 {
     pub t: crate::mem::stage1::PageInfo,
 }
 
+// SAFETY: integers.
+unsafe impl Zeroable for Entry {}
+// SAFETY: integers and booleans; 0 is `false`.
+unsafe impl Zeroable for Entry2 {}
+
 /// The TLB of a PE.
 pub struct Tlb {
     /// Current context numbers: [low, high] privileged as PSTATE says, then [low, high] of unprivileged accesses.
@@ -104,12 +112,13 @@ const EMPTY: Entry = Entry { tag_r: NO_TAG, tag_w: NO_TAG, addend: 0, meta: 0 };
 impl Tlb {
     /// An empty TLB.
     pub fn new() -> Tlb {
-        let data: Box<[Entry]> = vec![EMPTY; TLB_ENTRIES].into_boxed_slice();
-        let Ok(data) = data.try_into() else { unreachable!("length is TLB_ENTRIES") };
+        let Ok(data) = zeroed_slice::<Entry>(TLB_ENTRIES).try_into() else {
+            unreachable!("length is TLB_ENTRIES")
+        };
         Tlb {
             ctx: [0xfff; 4],
             data,
-            second: vec![Entry2 { tag: NO_TAG, ipa: 0, t: Default::default() }; TLB2_ENTRIES].into(),
+            second: zeroed_slice(TLB2_ENTRIES),
             keys: HashMap::new(),
             by_number: Vec::new(),
             large: [false; 2],
