@@ -21,7 +21,7 @@ pub const CODE: u64 = 0x4081_0000;
 /// Data.
 pub const DATA: u64 = 0x4082_0000;
 /// Size of data that is filled before a case and hashed after it.
-pub const DATA_LEN: u64 = 0x4000;
+pub const DATA_LEN: u64 = 0x1_0000;
 /// Data at address `a` is `a * DATA_FACTOR`.
 pub const DATA_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Most steps of a case.
@@ -135,7 +135,7 @@ pub struct Step {
 /// A case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
-    /// Index of its class, for reports.
+    /// Index of its class in the low 8 bits, for reports; above, what [`noise`] of the case starts from.
     pub class: u64,
     /// Values of [`REGS`].
     pub regs: Vec<u64>,
@@ -237,6 +237,85 @@ pub enum Left {
     Other,
 }
 
+/// Value `i` of the unimportant ones of a case (registers nobody chose, keys): a recording need not hold them.
+pub fn noise(seed: u64, i: u64) -> u64 {
+    let z = mix(mix(seed >> 8, i ^ 0x5555), i);
+    let z = (z ^ z >> 31).wrapping_mul(DATA_FACTOR);
+    z ^ z >> 29
+}
+
+/// Registers of [`REGS`] that are noise, unless a class chose them: the first of them is value 32.
+pub const NOISY: &[SysReg] = {
+    use SysReg::*;
+    &[
+        APIAKeyLo_EL1,
+        APIAKeyHi_EL1,
+        APIBKeyLo_EL1,
+        APIBKeyHi_EL1,
+        APDAKeyLo_EL1,
+        APDAKeyHi_EL1,
+        APDBKeyLo_EL1,
+        APDBKeyHi_EL1,
+        APGAKeyLo_EL1,
+        APGAKeyHi_EL1,
+        TPIDR_EL0,
+        TPIDR_EL1,
+        TPIDRRO_EL0,
+        ELR_EL1,
+        FAR_EL1,
+    ]
+};
+
+impl Case {
+    /// Takes noise out or puts it in again.
+    fn toggle_noise(&mut self) {
+        for i in 0..31 {
+            self.x[i] ^= noise(self.class, i as u64);
+        }
+        for (i, r) in NOISY.iter().enumerate() {
+            let v = self.reg(*r) ^ noise(self.class, 32 + i as u64);
+            self.set_reg(*r, v);
+        }
+    }
+}
+
+/// Writes a case and its outcome for a recording: as differences, which compress well.
+pub fn record(case: &Case, outcome: &Outcome, out: &mut Vec<u64>) {
+    let mut c = case.clone();
+    c.toggle_noise();
+    c.put(out);
+    let mut o = outcome.clone();
+    toggle_outcome(case, &mut o, true);
+    o.put(out);
+}
+
+/// Reads what [`record`] wrote; returns the number of words too.
+pub fn replay(words: &[u64]) -> Option<(Case, Outcome, usize)> {
+    let (mut case, n) = Case::get(words)?;
+    case.toggle_noise();
+    let (mut outcome, m) = Outcome::get(&words[n..], case.steps.len())?;
+    toggle_outcome(&case, &mut outcome, false);
+    Some((case, outcome, n + m))
+}
+
+/// XORs every step with what was there before it.
+fn toggle_outcome(case: &Case, o: &mut Outcome, writing: bool) {
+    use SysReg::*;
+    let mut before = StepOutcome { x: case.x, sys: [0; FIELDS.len()] };
+    for (i, r) in [ESR_EL1, FAR_EL1, ELR_EL1, SPSR_EL1, PAR_EL1, SP_EL0, SP_EL1].into_iter().enumerate() {
+        before.sys[3 + i] = case.reg(r);
+    }
+    for (s, step) in o.steps.iter_mut().zip(&case.steps) {
+        (before.sys[0], before.sys[1], before.sys[2]) = (step.pc, step.pstate, 0x5a00_0000);
+        let plain = *s;
+        s.x.iter_mut().zip(&before.x).for_each(|(a, b)| *a ^= b);
+        s.sys.iter_mut().zip(&before.sys).for_each(|(a, b)| *a ^= b);
+        before = if writing { plain } else { *s };
+    }
+    o.words ^= case.writes.iter().fold(0, |h, w| mix(h, w.1));
+    o.data ^= (DATA..DATA + DATA_LEN).step_by(8).fold(0, |h, a| mix(h, a.wrapping_mul(DATA_FACTOR)));
+}
+
 /// Step of the hashes.
 pub fn mix(h: u64, v: u64) -> u64 {
     h.rotate_right(7).wrapping_add(v).wrapping_mul(DATA_FACTOR)
@@ -319,6 +398,9 @@ mod tests {
         };
         let mut w = Vec::new();
         o.put(&mut w);
-        assert_eq!(Outcome::get(&w, 2), Some((o, w.len())));
+        assert_eq!(Outcome::get(&w, 2), Some((o.clone(), w.len())));
+        let mut w = Vec::new();
+        record(&case, &o, &mut w);
+        assert_eq!(replay(&w), Some((case, o, w.len())));
     }
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use ulna_arm_cpu::decode::find;
 use ulna_arm_regs::SysReg;
-use ulna_conformance::el1::{CODE, Case, Outcome};
+use ulna_conformance::el1::{CODE, Case, Outcome, record};
 use ulna_conformance::el1_freedom::{Verdict, judge};
 use ulna_conformance::el1_machine::Machine;
 
@@ -27,7 +27,7 @@ pub struct Args {
     /// Seed: the same seed gives the same cases.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Only this class: translation, at, tlbi, exception, eret, sysreg, debug, pauth.
+    /// Only this class: translation, at, tlbi, asid, exception, eret, sysreg, debug, pauth.
     #[arg(long)]
     class: Option<String>,
     /// The reference emulator.
@@ -82,11 +82,10 @@ pub fn run(a: &Args) -> Result<()> {
         let answers = reference.ask(&cases)?;
         for ((n, case), want) in batch.iter().zip(&cases).zip(&answers) {
             if a.record.is_some() {
-                case.put(&mut recorded);
-                want.put(&mut recorded);
+                record(case, want, &mut recorded);
             }
             let got = machine.run(case);
-            let t = tally.entry(case.class as usize).or_default();
+            let t = tally.entry(case.class as usize & 0xff).or_default();
             t.cases += 1;
             match judge(case, &got, want) {
                 Verdict::Same => {}

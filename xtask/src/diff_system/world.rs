@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ulna_arm_regs::SysReg;
-use ulna_conformance::el1::{CODE, Case, DATA, END, REGS, Step, TABLES, TABLES_END, VECTORS};
+use ulna_conformance::el1::{CODE, Case, DATA, END, NOISY, REGS, Step, TABLES, TABLES_END, VECTORS, noise};
 
 use crate::diff_cpu::Rng;
 
@@ -22,6 +22,7 @@ pub struct Half {
 
 /// A case in the making.
 pub struct World {
+    seed: u64,
     /// Randomness.
     pub r: Rng,
     /// Values of REGS.
@@ -101,6 +102,7 @@ impl World {
     /// Random registers, vectors, code and data mapped. `wild`: translation controls and SCTLR_EL1 vary fully.
     pub fn new(seed: u64, wild: bool) -> World {
         let mut w = World {
+            seed,
             r: Rng::new(seed),
             regs: vec![0; REGS.len()],
             words: BTreeMap::new(),
@@ -118,7 +120,7 @@ impl World {
             steps: Vec::new(),
         };
         for i in 0..31 {
-            w.x[i] = w.r.bits();
+            w.x[i] = noise(seed << 8, i as u64);
         }
         w.control(wild);
         w
@@ -200,18 +202,13 @@ impl World {
         }
         let v = self.pick(&[0u64, 1, 3, 3, 3]) << 20;
         self.set(SysReg::CPACR_EL1, v);
-        for r in [SysReg::TPIDR_EL0, SysReg::TPIDR_EL1, SysReg::TPIDRRO_EL0, SysReg::ELR_EL1, SysReg::FAR_EL1]
-        {
-            let v = self.r.bits();
-            self.set(r, v);
+        for (i, r) in NOISY.iter().enumerate() {
+            let v = noise(self.seed << 8, 32 + i as u64);
+            self.set(*r, v);
         }
         for r in [SysReg::SP_EL0, SysReg::SP_EL1] {
             let v = self.data_va + 0x800 + self.r.below(64) * 16;
             self.set(r, v);
-        }
-        let keys = REGS.iter().position(|r| *r == SysReg::APIAKeyLo_EL1).unwrap_or(0);
-        for k in 0..10 {
-            self.regs[keys + k] = self.r.bits();
         }
         let v = self.r.below(4);
         self.set(SysReg::CONTEXTIDR_EL1, v);
@@ -230,6 +227,12 @@ impl World {
             _ => min + self.r.below(u64::from(max - min) + 1) as u32,
         };
         Half { high, granule, txsz, root: 0 }
+    }
+
+    /// The tested half with another, empty root.
+    pub fn second_root(&mut self) -> Half {
+        let root = self.new_table(self.tested.granule);
+        Half { root, ..self.tested }
     }
 
     fn new_table(&mut self, granule: u32) -> u64 {
@@ -370,7 +373,7 @@ impl World {
     /// The case.
     pub fn finish(self, class: u64) -> Case {
         Case {
-            class,
+            class: class | self.seed << 8,
             regs: self.regs,
             x: self.x,
             writes: self.words.into_iter().collect(),
