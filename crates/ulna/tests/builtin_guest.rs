@@ -33,7 +33,7 @@ fn it_shows_what_it_sees() {
         "    Revision=0x1 PartNum=0xd0c Architecture=0xf Variant=0x3 Implementer=0x41",
         "  exception level    EL1",
         "  counter frequency  25000000 Hz",
-        "  GIC                version 3",
+        "  GIC                version 3, 96 SPIs, LPIs",
         "  CPUs               1 in the device tree",
         "  PSCI_VERSION             1.1",
         "  SMCCC_VERSION            1.1",
@@ -49,7 +49,7 @@ fn it_shows_what_it_sees() {
 fn every_cpu_takes_its_interrupts_with_either_controller() {
     for gic in ["3", "2"] {
         let out = well(&["--cpus", "4", "--gic", gic]);
-        assert!(out.contains(&format!("GIC                version {gic}\n")), "{out}");
+        assert!(out.contains(&format!("GIC                version {gic}, 96 SPIs")), "{out}");
         for cpu in 0..4 {
             assert!(out.contains(&format!("\n  cpu {cpu:#x}: timer interrupt ok, SGI ok\n")), "{out}");
         }

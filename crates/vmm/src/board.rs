@@ -265,19 +265,21 @@ fn make_gic(
         let count = (region.end - region.start) / layout::GICR_STRIDE;
         address(&*gic, dev::V3_ADDR_TYPE_REDIST_REGION, count << 52 | region.start | index)?;
     }
-    start(&*gic)?;
-    let mut all = vec![gic];
+    // Before the controller starts: its registers say whether there is an ITS.
     let its = match vm.create_device(dev::TYPE_ARM_VGIC_ITS) {
         Ok(its) => {
             address(&*its, dev::ITS_ADDR_TYPE, layout::ITS)?;
-            start(&*its)?;
-            all.push(its);
-            true
+            Some(its)
         }
-        Err(Errno::ENODEV) => false,
+        Err(Errno::ENODEV) => None,
         Err(e) => return Err(Error::Internal(format!("creating the ITS: {e}"))),
     };
-    Ok((all, GicTree::V3 { redistributors, its }))
+    start(&*gic)?;
+    if let Some(its) = &its {
+        start(&**its)?;
+    }
+    let tree = GicTree::V3 { redistributors, its: its.is_some() };
+    Ok(([Some(gic), its].into_iter().flatten().collect(), tree))
 }
 
 fn primecells(

@@ -1,6 +1,6 @@
 //! The first CPU's way through the program.
 
-use super::{print::say, shared, slot};
+use super::{board, print::say, shared, slot};
 use crate::asm::{Asm, reg};
 use crate::fields::{REGISTERS, fields};
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
@@ -128,6 +128,38 @@ fn machine(asm: &mut Asm) {
         ; csel x0, x1, x2, ne
         ; str x0, [x26, shared::GIC]
         ; bl ->put_dec
+    );
+    say(asm, ", ");
+    let gicd = board::GICD;
+    let ops = &mut asm.ops;
+    dynasm!(ops
+        ; .arch aarch64
+        // GICD_TYPER: ITLinesNumber 4:0 counts lines of 32, the first of which are SGIs and PPIs; LPIS is bit 17.
+        ; ldr x0, >gicd
+        ; b >typer
+        ; .align 8
+        ; gicd:
+        ; .u64 gicd
+        ; typer:
+        ; ldr w20, [x0, 4]
+        ; and w0, w20, 31
+        ; lsl w0, w0, 5
+        ; bl ->put_dec
+    );
+    say(asm, " SPIs");
+    let ops = &mut asm.ops;
+    dynasm!(ops
+        ; .arch aarch64
+        ; ldr x0, [x26, shared::GIC]
+        ; cmp x0, 3
+        ; b.ne >no_lpis
+        ; tbz w20, 17, >no_lpis
+    );
+    say(asm, ", LPIs");
+    let ops = &mut asm.ops;
+    dynasm!(ops
+        ; .arch aarch64
+        ; no_lpis:
     );
     say(asm, "\r\n  CPUs               ");
     let ops = &mut asm.ops;
