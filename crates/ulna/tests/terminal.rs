@@ -6,7 +6,7 @@ use common::{echo, program, ulna};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -89,4 +89,39 @@ fn a_signal_gives_the_terminal_back() {
     let id = session.child.id().to_string();
     assert!(std::process::Command::new("kill").arg(id).status().unwrap().success());
     session.ends(143);
+}
+
+#[test]
+fn a_pseudo_terminal_is_named_and_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = ulna()
+        .args(["--name", "t", "--serial", "pty", "--kernel-format", "raw", "--kernel"])
+        .arg(program(dir.path(), &echo()))
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let path = line.strip_prefix("ulna: t: the serial port is ").unwrap().trim_end();
+    // Users come and go.
+    for typed in [b"first", b"other"] {
+        let mut port = File::options().read(true).write(true).open(path).unwrap();
+        port.write_all(typed).unwrap();
+        let mut back = [0u8; 5];
+        port.read_exact(&mut back).unwrap();
+        assert_eq!(&back, typed);
+    }
+    assert!(std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+}
+
+#[test]
+fn closed_standard_files_are_no_input_and_no_output() {
+    for (redirect, output) in [("<&-", true), (">&-", false), ("<&- >&- 2>&-", false)] {
+        let bin = assert_cmd::cargo::cargo_bin!("ulna");
+        let script = format!("exec \"$0\" run {redirect}");
+        let out = std::process::Command::new("sh").arg("-c").arg(script).arg(bin).output().unwrap();
+        assert_eq!(out.status.code(), Some(0), "{redirect}: {}", String::from_utf8_lossy(&out.stderr));
+        assert!(out.stderr.is_empty(), "{redirect}: {}", String::from_utf8_lossy(&out.stderr));
+        assert_eq!(!out.stdout.is_empty(), output, "{redirect}");
+    }
 }
