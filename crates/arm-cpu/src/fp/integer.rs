@@ -42,7 +42,14 @@ fn up(mode: Rounding, neg: bool, int: u128, frac: u64) -> bool {
 
 /// FPToFixed: to an integer of `width` bits after multiplication by 2^fbits, saturating.
 #[inline]
-pub fn to_fixed<F: Format>(env: &mut Env, a: u64, fbits: u32, unsigned: bool, mode: Rounding, width: u32) -> u64 {
+pub fn to_fixed<F: Format>(
+    env: &mut Env,
+    a: u64,
+    fbits: u32,
+    unsigned: bool,
+    mode: Rounding,
+    width: u32,
+) -> u64 {
     let n = unpack::<F>(env, a);
     let (int, frac) = split(&n, fbits);
     let int = int + u128::from(up(mode, n.neg, int, frac));
