@@ -19,8 +19,22 @@ pub struct Args {
     #[arg(long)]
     write: Option<PathBuf>,
     /// Random words tried for each encoding and each line.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = SAMPLES)]
     samples: u32,
+}
+
+/// Random words tried for each encoding and each line, unless told otherwise.
+pub const SAMPLES: u32 = 200;
+
+/// What the comparison found.
+pub struct Found {
+    /// The page for the book.
+    pub page: String,
+    encodings: usize,
+    later: u32,
+    missing: Vec<String>,
+    /// Lines that claim a word which no encoding allocates, with that word.
+    strangers: Vec<(&'static Line, u32)>,
 }
 
 /// One leaf of Arm's encoding tree.
@@ -36,6 +50,33 @@ const NOT_BUILT: &[(&str, &str)] = include!("coverage/not_built.rs");
 
 /// Runs the check.
 pub fn run(a: &Args) -> Result<()> {
+    let found = coverage(a.samples)?;
+    if let Some(p) = &a.write {
+        std::fs::write(p, &found.page).with_context(|| format!("write {}", p.display()))?;
+    }
+    for (l, w) in &found.strangers {
+        println!("{} ({}) claims {w:08x}, which no encoding of Arm's allocates", l.name, l.module);
+    }
+    for name in &found.missing {
+        println!("{name}: no line of the table");
+    }
+    println!(
+        "{} lines, {} built; {} of Arm's encodings, {} of extensions not built, {} missing, {} lines too wide",
+        LINES.len(),
+        LINES.iter().filter(|l| l.exec.is_some()).count(),
+        found.encodings,
+        found.later,
+        found.missing.len(),
+        found.strangers.len()
+    );
+    if !found.missing.is_empty() {
+        bail!("{} encodings are missing", found.missing.len());
+    }
+    Ok(())
+}
+
+/// Compares the table with Arm's encodings.
+pub fn coverage(samples: u32) -> Result<Found> {
     let encodings = read_encodings()?;
     ensure!(encodings.len() > 1000, "only {} encodings were read", encodings.len());
     let mut seed = 0x1234_5678_9abc_def1u64;
@@ -48,7 +89,7 @@ pub fn run(a: &Args) -> Result<()> {
     let mut missing: BTreeMap<&str, u32> = BTreeMap::new();
     let mut later: BTreeMap<&str, u32> = BTreeMap::new();
     for e in &encodings {
-        let hit = (0..a.samples).any(|_| find(e.value | random() & !e.mask).is_some());
+        let hit = (0..samples).any(|_| find(e.value | random() & !e.mask).is_some());
         if hit {
             continue;
         }
@@ -60,7 +101,7 @@ pub fn run(a: &Args) -> Result<()> {
     // The other way: no line may claim words that Arm has not allocated.
     let mut strangers = Vec::new();
     for l in &LINES {
-        for _ in 0..a.samples {
+        for _ in 0..samples {
             let w = l.value | random() & !l.mask;
             // Decoding also turns reserved operands away, which fixed bits cannot express.
             if decode(w, &FeatSet::ALL).op != l.op {
@@ -72,29 +113,13 @@ pub fn run(a: &Args) -> Result<()> {
             }
         }
     }
-    let built = LINES.iter().filter(|l| l.exec.is_some()).count();
-    let page = page(&encodings, &missing, &later);
-    if let Some(p) = &a.write {
-        std::fs::write(p, page).with_context(|| format!("write {}", p.display()))?;
-    }
-    for (l, w) in &strangers {
-        println!("{} ({}) claims {w:08x}, which no encoding of Arm's allocates", l.name, l.module);
-    }
-    for name in missing.keys() {
-        println!("{name}: no line of the table");
-    }
-    println!(
-        "{} lines, {built} built; {} of Arm's encodings, {} of extensions not built, {} missing, {} lines too wide",
-        LINES.len(),
-        encodings.len(),
-        later.values().sum::<u32>(),
-        missing.len(),
-        strangers.len()
-    );
-    if !missing.is_empty() {
-        bail!("{} encodings are missing", missing.len());
-    }
-    Ok(())
+    Ok(Found {
+        page: page(&encodings, &missing, &later),
+        encodings: encodings.len(),
+        later: later.values().sum(),
+        missing: missing.keys().map(|&name| name.to_owned()).collect(),
+        strangers,
+    })
 }
 
 fn read_encodings() -> Result<Vec<Encoding>> {

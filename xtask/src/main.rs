@@ -7,6 +7,7 @@ mod coverage;
 mod diff_cpu;
 mod diff_system;
 mod linux;
+mod reference;
 mod walls;
 
 /// Development tasks.
@@ -27,6 +28,8 @@ enum Task {
     Coverage(coverage::Args),
     /// Boots a Debian kernel as a user would: CPUs, disk, network.
     Linux(linux::Args),
+    /// The generated pages of the book, and the links of all pages.
+    Reference(reference::Args),
     /// The rules of architecture §2: arrows, `unsafe`, `cfg(target_arch)`.
     Walls,
 }
@@ -37,6 +40,7 @@ fn main() -> Result<()> {
         Task::DiffSystem(a) => diff_system::run(&a),
         Task::Coverage(a) => coverage::run(&a),
         Task::Linux(a) => linux::run(&a),
+        Task::Reference(a) => reference::run(&a),
         Task::Walls => walls::run(),
     }
 }

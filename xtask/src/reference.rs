@@ -1,0 +1,315 @@
+//! `cargo xtask reference`: the pages of `docs/src/reference/` that are made from tables, and the links of all pages.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use ulna_arm_regs::field::Reference;
+use ulna_profile::{Kind, Mitigation, Profile, Source};
+
+use crate::coverage;
+
+/// Options of `reference`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Writes the pages.
+    #[arg(long, conflicts_with = "check")]
+    write: bool,
+    /// Fails when a page differs from what its table says now, or when a page or a link is missing (the default).
+    #[arg(long)]
+    check: bool,
+}
+
+/// Writes or checks the pages.
+pub fn run(a: &Args) -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask's directory")?;
+    let dir = root.join("docs/src/reference");
+    let pages = [
+        ("run.md", run_page()?),
+        ("instructions.md", coverage::coverage(coverage::SAMPLES)?.page),
+        ("registers.md", registers_page()),
+        ("hosts.md", hosts_page()?),
+    ];
+    let mut wrong = Vec::new();
+    for (name, text) in &pages {
+        let path = dir.join(name);
+        if a.write {
+            std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        } else if std::fs::read_to_string(&path).ok().as_ref() != Some(text) {
+            wrong.push(format!("{} is stale: cargo xtask reference --write", path.display()));
+        }
+    }
+    let files = markdown_files(root)?;
+    for file in &files {
+        let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+        let base = file.parent().unwrap_or(root);
+        for target in targets(&text) {
+            if !base.join(&target).exists() {
+                wrong.push(format!("{}: {target} does not exist", file.display()));
+            }
+        }
+    }
+    wrong.extend(unlisted(root, &files)?);
+    for w in &wrong {
+        println!("{w}");
+    }
+    println!("{} generated pages, {} files with links, {} wrong", pages.len(), files.len(), wrong.len());
+    ensure!(wrong.is_empty(), "the documentation is not in order");
+    Ok(())
+}
+
+/// The files whose links are looked at.
+fn markdown_files(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = vec![root.join("README.md"), root.join("CHANGELOG.md"), root.join("profiles/README.md")];
+    let mut dirs = vec![root.join("docs")];
+    while let Some(dir) = dirs.pop() {
+        for e in std::fs::read_dir(&dir).with_context(|| format!("{}", dir.display()))? {
+            let path = e?.path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|x| x == "md") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Pages of the book that its table of contents does not name, and decisions that the book does not include.
+fn unlisted(root: &Path, files: &[PathBuf]) -> Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    for (dir, index) in [("docs/src", "SUMMARY.md"), ("docs/decisions", "../src/decisions.md")] {
+        let dir = root.join(dir);
+        let index = dir.join(index);
+        let text = std::fs::read_to_string(&index).with_context(|| format!("read {}", index.display()))?;
+        let base = index.parent().unwrap_or(root);
+        let named: Vec<PathBuf> =
+            targets(&text).iter().filter_map(|t| base.join(t).canonicalize().ok()).collect();
+        for f in files.iter().filter(|f| f.starts_with(&dir) && !f.ends_with("SUMMARY.md")) {
+            if !named.contains(&f.canonicalize()?) {
+                wrong.push(format!("{} is not named in {}", f.display(), index.display()));
+            }
+        }
+    }
+    Ok(wrong)
+}
+
+/// What a page links to or includes by a relative path, outside of code.
+fn targets(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut code = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            code = !code;
+        }
+        if code || line.starts_with("    ") {
+            continue;
+        }
+        // Between backticks stands code: every other piece.
+        for piece in line.split('`').step_by(2) {
+            let links = piece.split("](").skip(1).filter_map(|p| p.split(')').next());
+            let includes = piece.split("{{#include ").skip(1).filter_map(|p| p.split("}}").next());
+            for t in links.chain(includes) {
+                let t = t.split('#').next().unwrap_or_default().trim();
+                if !t.is_empty() && !t.contains("://") && !t.starts_with("mailto:") {
+                    found.push(t.to_owned());
+                }
+            }
+        }
+    }
+    found
+}
+
+fn run_page() -> Result<String> {
+    let out = Command::new(env!("CARGO"))
+        .args(["run", "--release", "--quiet", "--package", "ulna", "--", "run", "--help"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .context("cargo run --package ulna -- run --help")?;
+    ensure!(out.status.success(), "ulna run --help: {}", String::from_utf8_lossy(&out.stderr));
+    let help = String::from_utf8(out.stdout).context("ulna run --help")?;
+    let help: Vec<&str> = help.lines().map(str::trim_end).collect();
+    Ok(format!(
+        "# `ulna run`\n\n{}\n\nOptions and exit codes as `ulna run --help` prints them:\n\n```text\n{}\n```\n",
+        made_by("the command line's own tables (`crates/ulna/src/verbs/run.rs`, `crates/vmm/src/exit.rs`)"),
+        help.join("\n").trim()
+    ))
+}
+
+fn made_by(table: &str) -> String {
+    format!("<!-- Generated by `cargo xtask reference --write`; do not edit. -->\n\nMade from {table}.")
+}
+
+fn registers_page() -> String {
+    format!(
+        "# System registers\n\n{}\n\n\
+         * guest: what MRS and MSR may do, and the lowest exception level that may have access.\n\
+         * held by: who has the value. RAZ/WI: KVM traps it and shows nothing; UNDEFINED: for every guest.\n\
+         * reset: the value after a reset; UNKNOWN: KVM's pattern `0x1de7ec7edbadc0de`; machine: by profile, VM or vCPU.\n\
+         * KVM: the id under which KVM_GET_REG_LIST of Linux 6.12 shows it (`arm-regs::history` has what other kernels \
+         do otherwise), or the interface that shows it instead.\n\
+         * needs: the feature without which it does not exist.\n\n{Reference}",
+        made_by("the rows of `crates/arm-regs/src/sysreg.rs` and the fields of `field.rs` and `id.rs`")
+    )
+}
+
+fn kind(k: Kind) -> &'static str {
+    match k {
+        Kind::HwRaw => "hw-raw",
+        Kind::HwKvm => "hw-kvm",
+        Kind::Model => "model",
+        Kind::Inferred => "inferred",
+        Kind::Defined => "defined",
+        _ => "?",
+    }
+}
+
+fn mitigation(m: Mitigation) -> &'static str {
+    match m {
+        Mitigation::Vulnerable => "vulnerable",
+        Mitigation::Mitigated => "mitigated",
+        Mitigation::Unaffected => "unaffected",
+    }
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+fn hosts_page() -> Result<String> {
+    let mut profiles = Vec::new();
+    for name in ulna_profile::names() {
+        profiles.push(Profile::builtin(name)?);
+    }
+    let mut s = format!(
+        "# Hosts\n\n{}\n\nThe profiles that `--host` knows. Each value has its kind: `hw-raw` was read on the hardware, \
+         `hw-kvm` on the hardware through KVM, `model` is from a manual or another's CPU model, `inferred` was measured by \
+         nobody, `defined` is ours. These are the hosts, not what a guest sees: that is what KVM of the profile's kernel \
+         would show and the engine can execute.\n\n",
+        made_by("the files in `profiles/`")
+    );
+    s.push_str("| host | what | kernel | counter | GIC | IPA | inferred |\n|---|---|---|---|---|---|---|\n");
+    for p in &profiles {
+        let sources =
+            [&p.counter.source, &p.cache.source, &p.gic.source, &p.memory.source, &p.mitigations.source];
+        let extra = [p.pmu.as_ref().map(|x| &x.source), p.sve.as_ref().map(|x| &x.source)];
+        let sections = sources.into_iter().chain(extra.into_iter().flatten());
+        let sections = sections.filter(|x| x.kind == Kind::Inferred).count();
+        let gic = match (p.gic.v3(), p.gic.v2) {
+            (true, true) => "v3, v2",
+            (true, false) => "v3",
+            _ => "v2",
+        };
+        let _ = writeln!(
+            s,
+            "| [{0}](#{0}) | {1} | {2}.{3} | {4} Hz | {gic} | {5} bits | {6} registers, {sections} sections |",
+            p.name,
+            cell(&p.description),
+            p.kernel.major,
+            p.kernel.minor,
+            p.counter.hz,
+            p.memory.ipa_bits,
+            p.inferred().count()
+        );
+    }
+    for p in &profiles {
+        let _ =
+            writeln!(s, "\n## {}\n\n{}\n\n| what | kind | source |\n|---|---|---|", p.name, p.description);
+        let mut row = |what: &dyn Display, source: &Source| {
+            let _ = writeln!(s, "| {what} | {} | {} |", kind(source.kind), cell(&source.text));
+        };
+        let mut groups: BTreeMap<(Kind, &str), (String, &Source)> = BTreeMap::new();
+        for (r, v) in &p.regs {
+            let g = groups.entry((v.source.kind, &v.source.text)).or_insert((String::new(), &v.source));
+            let _ = write!(g.0, "{}`{r}` {:#x}", if g.0.is_empty() { "" } else { ", " }, v.value);
+        }
+        for (what, source) in groups.values() {
+            row(what, source);
+        }
+        row(&format!("counter {} Hz", p.counter.hz), &p.counter.source);
+        let caches: Vec<String> = p.cache.ccsidr.iter().map(|c| format!("{c:#x}")).collect();
+        let caches = if caches.is_empty() { "none".into() } else { caches.join(", ") };
+        row(&format!("caches (CCSIDR of L1D, L1I, L2, L3): {caches}"), &p.cache.source);
+        let g = &p.gic;
+        row(
+            &format!(
+                "GICv{}{}: {} list registers, {} priority bits, {} id bits, SEIS {}, A3V {}",
+                g.version,
+                if g.v2 && g.version > 2 { " that can be a GICv2" } else { "" },
+                g.list_registers,
+                g.priority_bits,
+                g.id_bits,
+                u8::from(g.seis),
+                u8::from(g.a3v)
+            ),
+            &g.source,
+        );
+        if let Some(u) = &p.pmu {
+            let what =
+                format!("PMU: {} counters, PMCEID0 {:#x}, PMCEID1 {:#x}", u.counters, u.pmceid0, u.pmceid1);
+            row(&what, &u.source);
+        }
+        row(&format!("guest-physical addresses of {} bits", p.memory.ipa_bits), &p.memory.source);
+        let m = &p.mitigations;
+        let what = format!(
+            "Spectre v2 {}, SSB {}, Spectre BHB {}, Meltdown {}",
+            mitigation(m.spectre_v2),
+            mitigation(m.ssb),
+            mitigation(m.spectre_bhb),
+            mitigation(m.meltdown)
+        );
+        row(&what, &m.source);
+        if let Some(v) = &p.sve {
+            let lengths: Vec<String> = v.lengths.iter().map(u16::to_string).collect();
+            row(
+                &format!("SVE vector lengths (the engine has no SVE yet): {}", lengths.join(", ")),
+                &v.source,
+            );
+        }
+        if let Some(a) = &p.absent {
+            let names: Vec<String> = a.regs.iter().map(|r| format!("`{r}`")).collect();
+            row(&format!("lacks {}", names.join(", ")), &a.source);
+        }
+    }
+    Ok(s)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_and_includes_outside_of_code_are_found() {
+        let text = "a [b](c.md) [d](e/f.md#g) [h](https://x.y) [i](#j)\n{{#include ../k.md}}\n`[l](m)`\n\
+                    ```\n[n](o.md)\n```\n    [p](q)\n[r](s)\n";
+        assert_eq!(targets(text), ["c.md", "e/f.md", "../k.md", "s"]);
+    }
+
+    #[test]
+    fn every_profile_and_every_register_is_on_its_page() {
+        let hosts = hosts_page().unwrap();
+        for name in ulna_profile::names() {
+            assert!(hosts.contains(&format!("\n## {name}\n")), "{name}");
+        }
+        assert!(hosts.contains("| inferred |") && hosts.contains("`MIDR_EL1` 0x413fd0c1"));
+        let registers = registers_page();
+        for r in ulna_arm_regs::rows() {
+            assert!(registers.contains(&format!("\n| {} |", r.reg)), "{}", r.reg);
+        }
+    }
+
+    #[test]
+    fn pages_and_links_exist() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let files = markdown_files(root).unwrap();
+        assert_eq!(unlisted(root, &files).unwrap(), Vec::<String>::new());
+        for f in &files {
+            for t in targets(&std::fs::read_to_string(f).unwrap()) {
+                assert!(f.parent().unwrap().join(&t).exists(), "{}: {t}", f.display());
+            }
+        }
+    }
+}
