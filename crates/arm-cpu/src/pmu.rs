@@ -173,7 +173,8 @@ impl Cpu {
         if armed & CYCLES != 0 {
             let v = self.state.sys(SysReg::PMCCNTR_EL0);
             let wide = self.state.sys(SysReg::PMCR_EL0) & PMCR_LC != 0;
-            left = left.min(if wide { v.wrapping_neg().wrapping_sub(1).saturating_add(1) } else { left32(v) });
+            left =
+                left.min(if wide { v.wrapping_neg().wrapping_sub(1).saturating_add(1) } else { left32(v) });
         }
         // All that count, with an interrupt or not: an overflow may be chained into another counter.
         for n in (0..self.counters()).filter(|n| enabled >> n & 1 != 0) {
