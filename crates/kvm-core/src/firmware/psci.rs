@@ -83,7 +83,11 @@ pub(super) fn call(vcpu: &mut Vcpu, id: u32) -> Result<Option<Leave>> {
                 INVALID_PARAMETERS
             } else {
                 let flag = exit::SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2;
-                return Ok(Some(system_event(vcpu, exit::SYSTEM_EVENT_RESET, flag)));
+                let (x1, x2, x3) = (vcpu.cpu.state.x[1], vcpu.cpu.state.x[2], vcpu.cpu.state.x[3]);
+                let leave = system_event(vcpu, exit::SYSTEM_EVENT_RESET, flag);
+                // Type and cookie stay where the VMM can read them.
+                answer(vcpu, [INTERNAL_FAILURE, x1, x2, x3]);
+                return Ok(Some(leave));
             }
         }
         _ => NOT_SUPPORTED,
@@ -134,7 +138,9 @@ fn v0_1(vcpu: &mut Vcpu, n: u32) -> Result<Option<Leave>> {
 const AFFINITY: u64 = 0xff_00ff_ffff;
 
 fn cpu_on(vcpu: &mut Vcpu, target: u64, pc: u64, x0: u64, modern: bool) -> u64 {
-    let target = target & AFFINITY;
+    if target & !AFFINITY != 0 {
+        return INVALID_PARAMETERS;
+    }
     let vcpus = vcpu.vm.vcpus.read().unwrap_or_else(|e| e.into_inner());
     let Some(v) = vcpus.values().find(|v| ulna_machine::mpidr(v.id) & AFFINITY == target) else {
         return INVALID_PARAMETERS;
@@ -148,7 +154,7 @@ fn cpu_on(vcpu: &mut Vcpu, target: u64, pc: u64, x0: u64, modern: bool) -> u64 {
 }
 
 fn affinity_info(vcpu: &Vcpu, target: u64, lowest: u64) -> u64 {
-    if lowest > 3 {
+    if lowest > 3 || target & !AFFINITY != 0 {
         return INVALID_PARAMETERS;
     }
     let mask = AFFINITY & !((1u64 << if lowest == 3 { 32 } else { lowest * 8 }) - 1);

@@ -1,0 +1,119 @@
+//! Every hypercall that was recorded on KVM, asked again.
+
+mod common;
+
+use std::time::Duration;
+
+use common::*;
+use ulna_kvm_abi::RegId;
+use ulna_kvm_core::{ClockKind, Run};
+
+const RECORDED: &str = include_str!("data/hvc-neoverse-n1.txt");
+
+/// Services that are not built yet; until then they answer NOT_SUPPORTED: TRNG, stolen time, the vendor's.
+fn waiting(function: u32, x1: u64) -> bool {
+    matches!(function, 0x8400_0050..=0x8400_0053 | 0xc400_0053 | 0x8600_0000..=0x8600_ffff)
+        || (function == 0x8000_0001 && x1 == 0xc500_0020)
+}
+
+fn number(s: &str) -> u64 {
+    u64::from_str_radix(s.trim_start_matches("0x"), 16).expect("number")
+}
+
+const NOT_SUPPORTED: u64 = u64::MAX;
+
+/// What one call does: (errno or exit as recorded, x0-x3, MP state).
+fn ask(cfg: &str, insn: &str, x: [u64; 4]) -> (String, [u64; 4], u32) {
+    let g = Guest::new("n1", ClockKind::Host);
+    g.memory.program(0, &[&[if insn == "hvc" { HVC } else { SMC }][..], &done(0)].concat());
+    let mut v = g.vcpu(0, if cfg == "psci" { PSCI } else { 0 });
+    for (n, x) in (0..).zip(x) {
+        set(&mut v, RegId::x(n), x);
+    }
+    // Calls that block are ended by a signal, as those of the probe were.
+    let blocks = matches!(x[0] as u32, 0x8400_0001 | 0xc400_0001 | 0x8400_0002 | 0x95c1_ba5f);
+    let kick = v.kicker();
+    let _alarm = blocks.then(|| Watchdog::new(Duration::from_millis(20), kick));
+    let what = match v.run().expect("run") {
+        Run::Intr => "-4 -".into(),
+        Run::MmioWrite(DONE, _) => "0 6".into(),
+        Run::SystemEvent(kind, data) => format!("0 24 {kind} {:#x}", data[0]),
+        other => panic!("{other:?}"),
+    };
+    let x = [0, 1, 2, 3].map(|n| get(&v, RegId::x(n)));
+    (what, x, v.mp_state())
+}
+
+#[test]
+fn calls_answer_as_recorded() {
+    let (mut compared, mut wrong) = (0, Vec::new());
+    for line in RECORDED.lines().filter(|l| !l.starts_with('#')) {
+        let w: Vec<&str> = line.split_whitespace().collect();
+        let (cfg, insn) = (w[0], w[1]);
+        let call = [2, 3, 4, 5].map(|n| number(w[n]));
+        let (before, after) = line.split_once(" | ").expect("line");
+        let expected = before.split_once(" = ").expect("line").1;
+        let (xs, rest) = after.split_once(" | ").expect("line");
+        let xs: Vec<u64> = xs.split_whitespace().map(number).collect();
+        let state: u32 = rest.split_whitespace().next().and_then(|s| s.parse().ok()).expect("line");
+        let (what, x, mp) = ask(cfg, insn, call);
+        if waiting(call[0] as u32, call[1]) {
+            assert!(x[0] == NOT_SUPPORTED || x[0] == xs[0] || line.ends_with("moving"), "{line}: {x:x?}");
+            continue;
+        }
+        compared += 1;
+        if what != expected || x[..] != xs[..] || mp != state {
+            wrong.push(format!("{line}\n  here: {what} | {x:x?} | {mp}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {compared}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(compared > 70, "{compared}");
+}
+
+#[test]
+fn functions_that_nobody_offers_are_not_supported() {
+    let bases = [
+        0x8000_0000u32,
+        0x8400_0000,
+        0x8500_0000,
+        0x8600_0000,
+        0xc000_0000,
+        0xc400_0000,
+        0xc500_0000,
+        0xc600_0000,
+        0x8100_0000,
+        0x8200_0000,
+        0x8300_0000,
+        0xb000_0000,
+        0xbf00_0000,
+        0,
+        0x0400_0000,
+    ];
+    let numbers = (0..0x24).chain(0x50..0x54).chain([0x3fff, 0x7fff, 0x8000, 0xff00, 0xff01, 0xff03, 0xffff]);
+    let known: Vec<u64> = RECORDED
+        .lines()
+        .filter(|l| l.starts_with("psci hvc"))
+        .map(|l| number(l.split_whitespace().nth(2).expect("function")))
+        .collect();
+    // One guest for all: asks for x0 and stores the answer.
+    let g = Guest::new("n1", ClockKind::Host);
+    g.memory.program(0, &[vec![HVC], done(0)].concat());
+    let mut v = g.vcpu(0, PSCI);
+    let mut asked = 0;
+    for n in numbers {
+        for base in bases {
+            let function = u64::from(base + n);
+            if known.contains(&function) {
+                continue;
+            }
+            for (r, x) in [(0, function), (1, 0x1111), (2, 0x2222), (3, 0x3333)] {
+                set(&mut v, RegId::x(r), x);
+            }
+            set(&mut v, RegId::PC, RAM);
+            assert_eq!(result(&mut v), NOT_SUPPORTED, "{function:#x}");
+            assert_eq!([1, 2, 3].map(|n| get(&v, RegId::x(n))), [0; 3], "{function:#x}");
+            asked += 1;
+        }
+    }
+    assert!(asked > 600, "{asked}");
+}
