@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use ulna_arm_cpu::mem::physmap::PAGE_SIZE;
+use ulna_arm_cpu::mem::physmap::{PAGE_SIZE, find_slot};
 use ulna_arm_cpu::mem::{PhysMap, Slot};
 use ulna_arm_cpu::shared::{Request, VmShared};
 use ulna_kvm_abi::{Errno, MEM_LOG_DIRTY_PAGES, MEM_READONLY, NR_MEMSLOTS};
@@ -79,16 +79,23 @@ fn publish(slots: &BTreeMap<u32, Arc<Slot>>, map: &PhysMap, shared: &VmShared) {
 pub(crate) struct Tables<'a>(pub &'a PhysMap);
 
 impl Tables<'_> {
+    /// Goes through `ipa..ipa+len` by slots: slot, address, and the range of the buffer. A guest can make the ITS look at
+    /// its tables a million times for one store, so the slots are looked up once an access and not once a byte.
     fn each(
         &self,
         ipa: u64,
         len: usize,
-        mut f: impl FnMut(&Slot, u64, usize),
+        mut f: impl FnMut(&Slot, u64, std::ops::Range<usize>),
     ) -> std::result::Result<(), MemoryError> {
-        for i in 0..len {
-            let at = ipa.checked_add(i as u64).ok_or(MemoryError)?;
-            let slot = self.0.find(at).ok_or(MemoryError)?;
-            f(&slot, at, i);
+        let slots = self.0.slots();
+        let mut done = 0;
+        while done < len {
+            let at = ipa.checked_add(done as u64).ok_or(MemoryError)?;
+            let slot = find_slot(&slots, at).ok_or(MemoryError)?;
+            let room = usize::try_from(slot.len - (at - slot.ipa)).unwrap_or(usize::MAX);
+            let end = done + room.min(len - done);
+            f(slot, at, done..end);
+            done = end;
         }
         Ok(())
     }
@@ -97,18 +104,23 @@ impl Tables<'_> {
 impl GuestMemory for Tables<'_> {
     fn read(&self, ipa: u64, buf: &mut [u8]) -> std::result::Result<(), MemoryError> {
         let len = buf.len();
-        self.each(ipa, len, |s, at, i| {
-            // SAFETY: the address lies in the slot, which keeps its memory mapped; guest memory is accessed volatile.
-            buf[i] = unsafe { s.host(at).read_volatile() };
+        self.each(ipa, len, |s, at, range| {
+            for (i, b) in buf[range].iter_mut().enumerate() {
+                // SAFETY: the address lies in the slot, which keeps its memory mapped; guest memory is accessed volatile.
+                *b = unsafe { s.host(at + i as u64).read_volatile() };
+            }
         })
     }
 
     fn write(&self, ipa: u64, buf: &[u8]) -> std::result::Result<(), MemoryError> {
-        self.each(ipa, buf.len(), |s, at, i| {
-            if !s.readonly {
-                s.mark_dirty(at);
+        self.each(ipa, buf.len(), |s, at, range| {
+            if s.readonly {
+                return;
+            }
+            for (i, b) in buf[range].iter().enumerate() {
+                s.mark_dirty(at + i as u64);
                 // SAFETY: as in `read`, and the slot is writable.
-                unsafe { s.host(at).write_volatile(buf[i]) };
+                unsafe { s.host(at + i as u64).write_volatile(*b) };
             }
         })
     }

@@ -67,7 +67,7 @@ fn calls_answer_as_recorded() {
         }
     }
     assert!(wrong.is_empty(), "{} of {compared}:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(compared > 70, "{compared}");
+    assert!(compared >= 60, "{compared}");
 }
 
 #[test]
