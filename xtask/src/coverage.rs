@@ -93,7 +93,12 @@ pub fn coverage(samples: u32) -> Result<Found> {
         if hit {
             continue;
         }
-        match NOT_BUILT.iter().find(|(part, _)| e.group.contains(part) || e.name.starts_with(part)) {
+        let later_extension = |part: &str| {
+            e.group.contains(part)
+                || e.name.starts_with(part)
+                || (part.starts_with('_') && e.name.contains(part))
+        };
+        match NOT_BUILT.iter().find(|(part, _)| later_extension(part)) {
             Some((_, ext)) => *later.entry(ext).or_default() += 1,
             None => *missing.entry(&e.name).or_default() += 1,
         }

@@ -98,13 +98,14 @@ impl Guest {
 
     /// Types a command and returns what it printed.
     fn shell(&mut self, command: &str) -> Result<String> {
+        const BEGIN: &str = "@begin@";
         const END: &str = "@done@";
-        // The echo of the command line must not hold the mark itself.
-        let line = format!("{command}; echo @do''ne@\n");
+        // The terminal and the shell both echo the line, which therefore must not hold the marks themselves.
+        let line = format!("echo @be''gin@; {command}; echo @do''ne@\n");
         self.child.stdin.as_mut().context("stdin")?.write_all(line.as_bytes())?;
+        self.wait(BEGIN, 60)?;
         let out = self.wait(END, 60)?;
-        let body = out.split_once('\n').map_or("", |x| x.1);
-        Ok(body.trim_end_matches(END).replace('\r', ""))
+        Ok(out.trim_end_matches(END).replace('\r', ""))
     }
 
     fn ends_well(&mut self, seconds: u64) -> Result<()> {
