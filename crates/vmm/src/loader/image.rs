@@ -70,17 +70,24 @@ impl Header {
                 "has a damaged Image header: text_offset 0x{text_offset:x}, image_size 0x{image_size:x}"
             ));
         }
-        let want = file_size(bytes);
-        if (bytes.len() as u64) < want {
-            return Err(format!("is cut short: {} bytes, of {want} that its header announces", bytes.len()));
-        }
+        check_length(bytes)?;
         Ok(Header { text_offset, image_size, page_size })
     }
 }
 
-/// How long the file must be. `image_size` includes BSS, so only the section table of the EFI stub's PE header tells; 0
-/// without one.
-fn file_size(bytes: &[u8]) -> u64 {
-    let Ok(pe) = PeFile64::parse(bytes) else { return 0 };
-    pe.sections().filter_map(|s| s.file_range()).map(|(at, len)| at.saturating_add(len)).max().unwrap_or(0)
+/// Refuses a file that is shorter than it should be. `image_size` includes BSS, so only the PE header of the EFI stub
+/// tells; a kernel without one (its first bytes are not "MZ") is taken as it is.
+fn check_length(bytes: &[u8]) -> Result<(), String> {
+    if !bytes.starts_with(b"MZ") {
+        return Ok(());
+    }
+    let pe = PeFile64::parse(bytes).map_err(|e| {
+        format!("is cut short or damaged: {} bytes, and its PE header is no good ({e})", bytes.len())
+    })?;
+    let end = |(at, len): (u64, u64)| at.saturating_add(len);
+    let want = pe.sections().filter_map(|s| s.file_range()).map(end).max().unwrap_or(0);
+    if (bytes.len() as u64) < want {
+        return Err(format!("is cut short: {} bytes, of {want} that its header announces", bytes.len()));
+    }
+    Ok(())
 }

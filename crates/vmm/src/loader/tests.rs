@@ -14,6 +14,31 @@ fn image(text_offset: u64, image_size: u64, flags: u64, len: usize) -> Vec<u8> {
     b
 }
 
+/// An Image with an EFI stub, whose PE header has one section up to `end`.
+fn pe_image(end: u32) -> Vec<u8> {
+    let mut b = image(0, 0x10_0000, 0, end as usize);
+    let mut put = |at: usize, v: &[u8]| b[at..at + v.len()].copy_from_slice(v);
+    put(0, b"MZ");
+    put(0x3c, &0x40u32.to_le_bytes());
+    put(0x40, b"PE\0\0");
+    put(0x44, &0xaa64u16.to_le_bytes()); // machine
+    put(0x46, &1u16.to_le_bytes()); // sections
+    put(0x54, &112u16.to_le_bytes()); // size of the optional header
+    put(0x58, &0x20bu16.to_le_bytes()); // PE32+
+    let section = 0x58 + 112;
+    put(section, b".text\0\0\0");
+    put(section + 8, &0x1000u32.to_le_bytes()); // virtual size
+    put(section + 16, &(end - 0x1000).to_le_bytes()); // raw size
+    put(section + 20, &0x1000u32.to_le_bytes()); // raw offset
+    put(56, b"ARM\x64");
+    b
+}
+
+#[test]
+fn an_image_with_an_efi_stub_is_taken_whole() {
+    assert_eq!(load(&pe_image(0x2000)).unwrap().kernel, 0x4000_0000..0x4010_0000);
+}
+
 fn elf(machine: u16, class: u8, data: u8, paddr: u64, filesz: u64) -> Vec<u8> {
     let mut b = vec![0u8; 0x1010];
     b[..8].copy_from_slice(&[0x7f, b'E', b'L', b'F', class, data, 1, 0]);
@@ -93,6 +118,14 @@ fn bad_kernels_are_refused_in_one_line() {
         (b"MZ\0\0".to_vec(), "The kernel K is cut short: 4 bytes are less than an Image header"),
         (image(0, 0x1000, 0, 64)[..62].to_vec(), "The kernel K is cut short: 62 bytes"),
         (image(0, 0x1000, 1, 64), "The kernel K is big-endian"),
+        (
+            pe_image(0x2000)[..0x70].to_vec(),
+            "The kernel K is cut short or damaged: 112 bytes, and its PE header",
+        ),
+        (
+            pe_image(0x2000)[..0x1fff].to_vec(),
+            "The kernel K is cut short: 8191 bytes, of 8192 that its header",
+        ),
         (image(0, 1 << 50, 0, 64), "The kernel K has a damaged Image header"),
         (
             image(0, 0x1000_0000, 0, 64),
