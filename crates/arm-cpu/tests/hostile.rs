@@ -109,7 +109,7 @@ fn word(r: &mut Rng) -> u32 {
 fn value(r: &mut Rng) -> u64 {
     let v = r.next();
     match r.below(12) {
-        0..5 => RAM + v % RAM_LEN as u64 & !(v >> 60 & 7),
+        0..5 => (RAM + v % RAM_LEN as u64) & !(v >> 60 & 7),
         5 => RAM + (v & 0x1f_f000) + 0xff0 + (v >> 50 & 15),
         6 => (RAM + RAM_LEN as u64).wrapping_sub(v % 40),
         7 => ROM + v % ROM_LEN as u64,
@@ -124,7 +124,7 @@ fn descriptor(r: &mut Rng) -> u64 {
     let v = r.next();
     match r.below(8) {
         0 => v,
-        1..4 => TABLES + (v & 0xf000) | 3,
+        1..4 => (TABLES + (v & 0xf000)) | 3,
         _ => {
             // Mostly RAM, with the access flag and random permissions.
             let attributes = v & 0xfff0_0000_0000_0bfc | 0x400;
@@ -201,7 +201,7 @@ impl World {
         set(SysReg::TCR_EL1, if mmu == 2 && r.percent(50) { other } else { sane });
         set(SysReg::MAIR_EL1, if r.percent(80) { 0xff44_ffff_ff00_ffff } else { other });
         for t in [SysReg::TTBR0_EL1, SysReg::TTBR1_EL1] {
-            let base = TABLES + (r.next() & 0xf000) | r.next() << 48;
+            let base = (TABLES + (r.next() & 0xf000)) | r.next() << 48;
             set(t, if r.percent(95) { base } else { r.next() });
         }
         // Vectors full of random words, or anywhere, end most cases in a loop of faults: few of those.

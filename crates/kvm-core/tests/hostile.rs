@@ -100,7 +100,7 @@ fn nonsense_in_every_register_of_the_gic_and_the_its() {
         println!("round {round}: {:?}", begin.elapsed());
         // Interrupts still find their way in without harm.
         for irq in 0..64 {
-            let _ = g.vm.irq_line(device::irq_type::SPI << 24 | 32 + irq, irq % 2 == 0);
+            let _ = g.vm.irq_line(device::irq_type::SPI << 24 | (32 + irq), irq % 2 == 0);
             let _ = g.vm.signal_msi(ITS + 0x1_0040, irq, irq);
         }
         assert!(g.memory.guards_are_whole());
@@ -187,7 +187,8 @@ fn random_words_on_two_vcpus_at_once() {
             while Instant::now() < until {
                 v.init(&features(PSCI)).expect("init");
                 for n in 0..31 {
-                    let near = [RAM, RAM + 0x2_0000, GICD, GICR, ITS, 0][r.below(6) as usize];
+                    let near =
+                        [RAM, RAM + 0x2_0000, RAM + RAM_LEN as u64, GICD, GICR, ITS, 0][r.below(7) as usize];
                     set(&mut v, RegId::x(n), near + (r.below(0x2_0000) & !7));
                 }
                 set(&mut v, RegId::PC, RAM + (r.below(0x2_0000) & !3));
@@ -197,6 +198,19 @@ fn random_words_on_two_vcpus_at_once() {
             (passes, v.instructions())
         })
     });
+    // Meanwhile slots come and go: each time every vCPU is waited for.
+    const EXTRA: u64 = RAM + RAM_LEN as u64;
+    let extra = Memory::new(0x2_0000);
+    let mut changes = 0;
+    while Instant::now() < until {
+        add_slot(&g.vm, 1, EXTRA, &extra);
+        let begin = Instant::now();
+        g.vm.delete_memory_region(1).expect("delete");
+        assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
+        changes += 1;
+    }
+    assert!(changes > 20, "{changes}");
+    assert!(extra.guards_are_whole());
     for t in threads {
         let (passes, instructions) = t.join().expect("no panic");
         println!("{passes} passes, {instructions} instructions");
