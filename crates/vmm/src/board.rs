@@ -153,7 +153,7 @@ impl Board {
         must("setting PC", vcpus[0].set_reg_u64(RegId::PC, entry))?;
         must("setting x0", vcpus[0].set_reg_u64(RegId::x(0), fdt_at))?;
         tracing::info!(
-            "{}: {} vCPU(s), {} MiB, entry {entry:#x}, device tree at {fdt_at:#x}, initrd at {:#x?}",
+            "{}: {} vCPU(s), {} MiB, entry {entry:#x}, device tree at {fdt_at:#x}, initrd at {:x?}",
             config.name,
             config.cpus,
             config.memory >> 20,
