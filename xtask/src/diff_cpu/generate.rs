@@ -16,7 +16,11 @@ fn unpredictable(w: u32) -> bool {
     let (rt, rt2, load) = (w & 31, w >> 10 & 31, w >> 22 & 1 != 0);
     let pair = w >> 27 & 0b101 == 0b101 && w >> 25 & 1 == 0;
     let exclusive_pair = w >> 24 & 0x3f == 0b001000 && w >> 21 & 1 != 0 && w >> 23 & 1 == 0;
-    (pair || exclusive_pair) && load && rt == rt2
+    // LDAR and its kin, SMULH and UMULH have fields that should be ones; QEMU 10 takes other values as UNDEFINED, which it may.
+    let ordered = w >> 24 & 0x3f == 0b001000 && w >> 23 & 1 != 0 && w >> 21 & 1 == 0;
+    let mulh = w & 0xff60_8000 == 0x9b40_0000;
+    let should_be_one = ordered && (w >> 16 & 31 != 31 || rt2 != 31) || mulh && rt2 != 31;
+    should_be_one || (pair || exclusive_pair) && load && rt == rt2
 }
 
 /// A direct branch to the instructions of some case; it should land on BRK, or outside.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use ulna_arm_cpu::decode::{Line, find};
 use ulna_arm_cpu::{Feat, FeatSet};
 use ulna_conformance::el0::{Case, OUTCOME_LEN, Outcome, Recorded};
-use ulna_conformance::machine::Machine;
+use ulna_conformance::machine::{Machine, reference_features};
 
 pub(crate) use generate::Rng;
 
@@ -36,6 +36,9 @@ pub struct Args {
     /// CPU model of the reference; without SVE, whose signal frame would bring vectors of its own.
     #[arg(long, default_value = "max,sve=off,sme=off")]
     cpu: String,
+    /// The reference is QEMU 9 or newer (Debian: qemu-user of bookworm-backports), which has FEAT_LSE2 and FEAT_HBC.
+    #[arg(long)]
+    newer: bool,
     /// Differences shown for each line.
     #[arg(long, default_value_t = 1)]
     show: usize,
@@ -50,10 +53,11 @@ const BATCH: usize = 8192;
 type Item = (&'static Line, u64, Case);
 
 /// Lines whose result depends on random keys of the process, on time, or on what the emulator offers.
-fn skip(l: &Line) -> bool {
-    l.feats.iter().any(|f| matches!(f, Feat::PAuth | Feat::PACGA | Feat::RNG | Feat::WFxT | Feat::LSE2))
-        // QEMU 7.2 lacks these.
-        || l.feats.iter().any(|f| matches!(f, Feat::HBC | Feat::XS))
+fn skip(l: &Line, newer: bool) -> bool {
+    l.feats.iter().any(|f| matches!(f, Feat::PAuth | Feat::PACGA | Feat::RNG | Feat::WFxT))
+        || (!newer && l.feats.contains(&Feat::HBC))
+        // No QEMU has it.
+        || l.feats.contains(&Feat::XS)
         || matches!(l.name, "WFI" | "WFE")
         // Pointer authentication in the hint space.
         || l.module == "pauth"
@@ -64,11 +68,12 @@ pub fn run(a: &Args) -> Result<()> {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/diff-cpu");
     std::fs::create_dir_all(&dir)?;
     let runner = build_runner(&dir)?;
-    let lines: Vec<&Line> = generate::lines(a.class.as_deref()).into_iter().filter(|l| !skip(l)).collect();
+    let lines: Vec<&Line> =
+        generate::lines(a.class.as_deref()).into_iter().filter(|l| !skip(l, a.newer)).collect();
     ensure!(!lines.is_empty(), "no line of the decode table matches --class {:?}", a.class);
     let mut rng = Rng::new(a.seed);
     let share = (a.cases / lines.len() as u64).max(a.per_line);
-    let mut machine = Machine::new(features());
+    let mut machine = Machine::new(if a.newer { FeatSet::ALL } else { reference_features() });
     let mut bad: BTreeMap<&str, (u64, Vec<String>)> = BTreeMap::new();
     let (mut total, mut recorded) = (0u64, Vec::new());
     let mut batch: Vec<Item> = Vec::with_capacity(BATCH);
@@ -138,11 +143,6 @@ pub fn run(a: &Args) -> Result<()> {
         bail!("{differ} cases differ");
     }
     Ok(())
-}
-
-/// What the reference (QEMU 7.2's `-cpu max`) has and we build.
-fn features() -> FeatSet {
-    ulna_conformance::machine::reference_features()
 }
 
 fn describe(n: usize, c: &Case, d: &str) -> String {

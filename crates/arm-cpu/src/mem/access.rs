@@ -196,10 +196,10 @@ impl Cpu {
         }
         let sctlr = self.state.sys(SysReg::SCTLR_EL1);
         let lse2 = acc.lse2 && self.has(Feat::LSE2);
-        // FEAT_LSE2: ordered and atomic accesses inside an aligned 16-byte quantity need no alignment; across one,
+        // FEAT_LSE2: ordered, exclusive and atomic accesses inside an aligned 16-byte quantity need no alignment; across one,
         // SCTLR_EL1.nAA decides for loads and stores (B2.2).
         let inside16 = (va & 15) + len <= 16;
-        let naa = sctlr & 1 << 6 != 0 && !acc.rmw;
+        let naa = sctlr & 1 << 6 != 0 && !acc.rmw && !acc.exclusive;
         if sctlr & 2 != 0 || (acc.aligned && !(lse2 && (inside16 || naa))) {
             return self.alignment_fault(va, kind, acc).map(|()| true);
         }
@@ -577,7 +577,12 @@ macro_rules! atomic_int {
             }
             #[inline(always)]
             unsafe fn compare_exchange(p: *mut u8, old: Self, new: Self) -> bool {
-                // SAFETY: the caller's; exclusives are aligned.
+                if p as usize % size_of::<$t>() != 0 {
+                    // SAFETY: the caller's; FEAT_LSE2 keeps it inside 16 bytes.
+                    let was: $t = unsafe { update_unaligned(p, size_of::<$t>(), |v: $t| if v == old { new } else { v }) };
+                    return was == old;
+                }
+                // SAFETY: the caller's, and aligned.
                 let a = unsafe { <$a>::from_ptr(p.cast()) };
                 a.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
             }

@@ -20,6 +20,8 @@ pub struct Acc {
     pub aligned: bool,
     /// With `aligned`: unaligned is allowed inside a 16-byte quantity (FEAT_LSE2, SCTLR_EL1.nAA does not matter).
     pub lse2: bool,
+    /// Load- or store-exclusive: SCTLR_EL1.nAA does not concern it.
+    pub exclusive: bool,
     /// Acquire or release: ISS.AR.
     pub acqrel: bool,
     /// Reports a write fault (WnR) although it reads first: atomics.
@@ -30,16 +32,23 @@ pub struct Acc {
 
 impl Acc {
     /// Plain load or store.
-    pub const NORMAL: Acc =
-        Acc { unpriv: false, aligned: false, lse2: false, acqrel: false, rmw: false, cm: false };
+    pub const NORMAL: Acc = Acc {
+        unpriv: false,
+        aligned: false,
+        lse2: false,
+        exclusive: false,
+        acqrel: false,
+        rmw: false,
+        cm: false,
+    };
     /// LDTR, STTR.
     pub const UNPRIV: Acc = Acc { unpriv: true, ..Acc::NORMAL };
     /// LDAR, STLR, LDAPR: aligned unless FEAT_LSE2 allows it.
     pub const ORDERED: Acc = Acc { aligned: true, lse2: true, acqrel: true, ..Acc::NORMAL };
     /// LDXR, STXR: aligned always.
-    pub const EXCLUSIVE: Acc = Acc { aligned: true, ..Acc::NORMAL };
+    pub const EXCLUSIVE: Acc = Acc { aligned: true, lse2: true, exclusive: true, ..Acc::NORMAL };
     /// LDAXR, STLXR.
-    pub const EXCLUSIVE_ORDERED: Acc = Acc { aligned: true, acqrel: true, ..Acc::NORMAL };
+    pub const EXCLUSIVE_ORDERED: Acc = Acc { acqrel: true, ..Acc::EXCLUSIVE };
     /// LSE atomics.
     pub const ATOMIC: Acc = Acc { aligned: true, lse2: true, rmw: true, ..Acc::NORMAL };
 }
