@@ -17,8 +17,6 @@ mod format;
 mod integer;
 mod minmax;
 mod real;
-#[cfg(test)]
-mod tests;
 
 pub use arith::{add, div, mul, mul_add, mul_add_half, mulx, recip_step, rsqrt_step, sqrt, sub};
 pub use bfloat::{bf_dot, bf_mul_add};

@@ -11,6 +11,7 @@ macro_rules! ops {
     ($($name:ident |$e:ident, $d:ident, $n:ident, $m:ident, $imm:ident| $body:expr;)*) => { $(
         #[inline(always)]
         #[allow(unused_variables)]
+        #[allow(clippy::extra_unused_type_parameters, reason = "operations share one signature")]
         pub(super) fn $name<F: Format>($e: &mut Env, $d: u64, $n: u64, $m: u64, $imm: u32) -> u64 {
             $body
         }
@@ -101,7 +102,7 @@ pub(super) fn low<F: Format>(cpu: &Cpu, r: u8) -> u64 {
 /// Element `k` of a register.
 #[inline(always)]
 pub(super) fn element<F: Format>(v: u128, k: u64) -> u64 {
-    (v >> (k as u32 * F::BITS & 127)) as u64 & F::MASK
+    (v >> ((k as u32 * F::BITS) & 127)) as u64 & F::MASK
 }
 
 /// Bit Q: 128 bits of the registers take part.
