@@ -21,6 +21,10 @@ pub const GRP_CTRL: u32 = 4;
 pub const GRP_REDIST_REGS: u32 = 5;
 /// KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS.
 pub const GRP_CPU_SYSREGS: u32 = 6;
+/// KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO.
+pub const GRP_LEVEL_INFO: u32 = 7;
+/// KVM_DEV_ARM_VGIC_GRP_ITS_REGS.
+pub const GRP_ITS_REGS: u32 = 8;
 
 /// KVM_VGIC_V2_ADDR_TYPE_DIST.
 pub const V2_ADDR_TYPE_DIST: u64 = 0;
@@ -37,6 +41,45 @@ pub const V3_ADDR_TYPE_REDIST_REGION: u64 = 5;
 
 /// KVM_DEV_ARM_VGIC_CTRL_INIT.
 pub const CTRL_INIT: u64 = 0;
+
+/// KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES.
+pub const CTRL_SAVE_PENDING_TABLES: u64 = 3;
+/// KVM_DEV_ARM_ITS_SAVE_TABLES.
+pub const ITS_SAVE_TABLES: u64 = 1;
+/// KVM_DEV_ARM_ITS_RESTORE_TABLES.
+pub const ITS_RESTORE_TABLES: u64 = 2;
+/// KVM_DEV_ARM_ITS_CTRL_RESET.
+pub const ITS_CTRL_RESET: u64 = 4;
+
+/// KVM_ARM_VCPU_PMU_V3_CTRL, a group of a vCPU.
+pub const GRP_PMU_V3_CTRL: u32 = 0;
+/// KVM_ARM_VCPU_PMU_V3_IRQ.
+pub const PMU_V3_IRQ: u64 = 0;
+/// KVM_ARM_VCPU_PMU_V3_INIT.
+pub const PMU_V3_INIT: u64 = 1;
+/// KVM_ARM_VCPU_PMU_V3_FILTER.
+pub const PMU_V3_FILTER: u64 = 2;
+/// KVM_ARM_VCPU_PMU_V3_SET_PMU.
+pub const PMU_V3_SET_PMU: u64 = 3;
+/// KVM_ARM_VCPU_TIMER_CTRL, a group of a vCPU.
+pub const GRP_TIMER_CTRL: u32 = 1;
+/// KVM_ARM_VCPU_TIMER_IRQ_VTIMER.
+pub const TIMER_IRQ_VTIMER: u64 = 0;
+/// KVM_ARM_VCPU_TIMER_IRQ_PTIMER.
+pub const TIMER_IRQ_PTIMER: u64 = 1;
+/// KVM_ARM_VCPU_TIMER_IRQ_HVTIMER.
+pub const TIMER_IRQ_HVTIMER: u64 = 2;
+/// KVM_ARM_VCPU_TIMER_IRQ_HPTIMER.
+pub const TIMER_IRQ_HPTIMER: u64 = 3;
+/// KVM_ARM_VCPU_PVTIME_CTRL, a group of a vCPU.
+pub const GRP_PVTIME_CTRL: u32 = 2;
+/// KVM_ARM_VCPU_PVTIME_IPA.
+pub const PVTIME_IPA: u64 = 0;
+
+/// KVM_ARM_VM_SMCCC_CTRL, a group of a VM.
+pub const GRP_VM_SMCCC_CTRL: u32 = 0;
+/// KVM_ARM_VM_SMCCC_FILTER.
+pub const VM_SMCCC_FILTER: u64 = 0;
 
 /// KVM_IRQ_LINE: type of the interrupt, bits 27:24.
 pub mod irq_type {

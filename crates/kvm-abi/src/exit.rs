@@ -1,19 +1,40 @@
 //! Exit reasons of `kvm_run` and system events.
 
+/// KVM_EXIT_UNKNOWN.
+pub const UNKNOWN: u32 = 0;
+/// KVM_EXIT_HYPERCALL.
+pub const HYPERCALL: u32 = 3;
+/// KVM_HYPERCALL_EXIT_SMC, in `hypercall.flags`.
+pub const HYPERCALL_EXIT_SMC: u64 = 1;
 /// KVM_EXIT_DEBUG.
 pub const DEBUG: u32 = 4;
 /// KVM_EXIT_MMIO.
 pub const MMIO: u32 = 6;
+/// KVM_EXIT_FAIL_ENTRY.
+pub const FAIL_ENTRY: u32 = 9;
 /// KVM_EXIT_INTR.
 pub const INTR: u32 = 10;
+/// KVM_EXIT_INTERNAL_ERROR.
+pub const INTERNAL_ERROR: u32 = 17;
 /// KVM_EXIT_SYSTEM_EVENT.
 pub const SYSTEM_EVENT: u32 = 24;
 /// KVM_EXIT_ARM_NISV.
 pub const ARM_NISV: u32 = 28;
 
+/// KVM_EXIT_DIRTY_RING_FULL.
+pub const DIRTY_RING_FULL: u32 = 31;
+/// KVM_EXIT_MEMORY_FAULT.
+pub const MEMORY_FAULT: u32 = 39;
+
 /// KVM_SYSTEM_EVENT_SHUTDOWN.
 pub const SYSTEM_EVENT_SHUTDOWN: u32 = 1;
 /// KVM_SYSTEM_EVENT_RESET.
 pub const SYSTEM_EVENT_RESET: u32 = 2;
+/// KVM_SYSTEM_EVENT_CRASH.
+pub const SYSTEM_EVENT_CRASH: u32 = 3;
+/// KVM_SYSTEM_EVENT_WAKEUP.
+pub const SYSTEM_EVENT_WAKEUP: u32 = 4;
+/// KVM_SYSTEM_EVENT_SUSPEND.
+pub const SYSTEM_EVENT_SUSPEND: u32 = 5;
 /// KVM_SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2, in data\[0\].
 pub const SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2: u64 = 1;

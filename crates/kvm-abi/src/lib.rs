@@ -5,13 +5,17 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod cap;
 pub mod device;
 pub mod errno;
 pub mod exit;
+pub mod ioctl;
 pub mod reg;
+pub mod structs;
 
 pub use errno::Errno;
 pub use reg::RegId;
+pub use structs::{SmcccFilter, VcpuInit};
 
 /// KVM_GET_API_VERSION.
 pub const API_VERSION: i32 = 12;
@@ -53,14 +57,4 @@ pub mod mp_state {
     pub const STOPPED: u32 = 5;
     /// KVM_MP_STATE_SUSPENDED.
     pub const SUSPENDED: u32 = 10;
-}
-
-/// struct kvm_vcpu_init.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct VcpuInit {
-    /// KVM_ARM_TARGET_*.
-    pub target: u32,
-    /// Feature bits.
-    pub features: [u32; 7],
 }

@@ -17,6 +17,11 @@ pub const GROUP_SYSREG: u64 = 0x13 << 16;
 /// Firmware pseudo-registers.
 pub const GROUP_FW: u64 = 0x14 << 16;
 
+/// Bitmaps of firmware services.
+pub const GROUP_FW_FEAT: u64 = 0x16 << 16;
+/// SVE registers.
+pub const GROUP_SVE: u64 = 0x15 << 16;
+
 /// A register id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RegId(pub u64);
@@ -38,6 +43,22 @@ impl RegId {
     pub const ELR_EL1: RegId = RegId(ARM64 | SIZE_U64 | GROUP_CORE | 70);
     /// SPSR_EL1.
     pub const SPSR_EL1: RegId = RegId(ARM64 | SIZE_U64 | GROUP_CORE | 72);
+    /// SPSR_EL1, SPSR_abt, SPSR_und, SPSR_irq, SPSR_fiq.
+    pub const fn spsr(n: u64) -> RegId {
+        RegId(ARM64 | SIZE_U64 | GROUP_CORE | (72 + n * 2))
+    }
+    /// Firmware pseudo-register: 0 PSCI version, 1-3 SMCCC_ARCH_WORKAROUND_1 to 3.
+    pub const fn fw(n: u64) -> RegId {
+        RegId(ARM64 | SIZE_U64 | GROUP_FW | n)
+    }
+    /// Bitmap of firmware services: 0 standard, 1 standard hypervisor, 2 vendor hypervisor.
+    pub const fn fw_feat(n: u64) -> RegId {
+        RegId(ARM64 | SIZE_U64 | GROUP_FW_FEAT | n)
+    }
+    /// CCSIDR_EL1 by the value of CSSELR_EL1.
+    pub const fn ccsidr(csselr: u16) -> RegId {
+        RegId(ARM64 | SIZE_U32 | GROUP_DEMUX | csselr as u64)
+    }
     /// v0-v31.
     pub const fn v(n: u64) -> RegId {
         RegId(ARM64 | SIZE_U128 | GROUP_CORE | (84 + n * 4))

@@ -4,6 +4,7 @@
 //! each [`Vcpu`] on a thread of its own; a [`Kicker`] brings a running vCPU back. Requests fail with the errno that KVM
 //! would answer.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 pub use ulna_kvm_abi as abi;
@@ -19,14 +20,22 @@ pub type Result<T> = std::result::Result<T, Errno>;
 pub trait Hypervisor: Send + Sync {
     /// Makes a VM with this many bits of guest-physical address; 0 means 40.
     fn create_vm(&self, ipa_bits: u8) -> Result<Arc<dyn Vm>>;
+    /// KVM_CHECK_EXTENSION.
+    fn check_extension(&self, cap: u32) -> Result<i32>;
     /// KVM_CAP_ARM_VM_IPA_SIZE: most bits of guest-physical address.
     fn max_ipa_bits(&self) -> u8;
 }
 
 /// A VM descriptor.
 pub trait Vm: Send + Sync {
+    /// KVM_CHECK_EXTENSION, as far as it depends on the VM.
+    fn check_extension(&self, cap: u32) -> Result<i32>;
+    /// KVM_ENABLE_CAP.
+    fn enable_cap(&self, cap: u32, args: [u64; 4]) -> Result<()>;
     /// Shows `region` to the guest at `gpa` as memory slot `slot`. Flags are those of KVM_SET_USER_MEMORY_REGION.
     fn set_memory(&self, slot: u32, gpa: u64, region: Arc<GuestRegionMmap>, flags: u32) -> Result<()>;
+    /// Moves a slot to another address, or changes its flags.
+    fn change_memory(&self, slot: u32, gpa: u64, flags: u32) -> Result<()>;
     /// Deletes a slot.
     fn remove_memory(&self, slot: u32) -> Result<()>;
     /// Makes vCPU `id`.
@@ -37,6 +46,28 @@ pub trait Vm: Send + Sync {
     fn preferred_target(&self) -> VcpuInit;
     /// KVM_IRQ_LINE: `irq` is type (27:24), vCPU (31:28, 23:16) and number (15:0).
     fn irq_line(&self, irq: u32, level: bool) -> Result<()>;
+    /// KVM_SIGNAL_MSI with a device id: whether the guest takes it.
+    fn signal_msi(&self, doorbell: u64, devid: u32, data: u32) -> Result<bool>;
+    /// KVM_IOEVENTFD: signals `fd` instead of leaving KVM_RUN when the guest writes `len` bytes (0: any number) to
+    /// `addr`, and only `datamatch` if given.
+    fn register_ioeventfd(&self, fd: Arc<OwnedFd>, addr: u64, len: u32, datamatch: Option<u64>)
+    -> Result<()>;
+    /// Takes it back.
+    fn unregister_ioeventfd(
+        &self,
+        fd: &Arc<OwnedFd>,
+        addr: u64,
+        len: u32,
+        datamatch: Option<u64>,
+    ) -> Result<()>;
+    /// KVM_IRQFD: a signal of `fd` is an edge on the interrupt of this GSI (SPI 32 + gsi).
+    fn register_irqfd(&self, fd: Arc<OwnedFd>, gsi: u32) -> Result<()>;
+    /// Takes it back.
+    fn unregister_irqfd(&self, fd: &Arc<OwnedFd>, gsi: u32) -> Result<()>;
+    /// KVM_ARM_SET_COUNTER_OFFSET.
+    fn set_counter_offset(&self, offset: u64) -> Result<()>;
+    /// KVM_ARM_VM_SMCCC_FILTER.
+    fn set_smccc_filter(&self, filter: &abi::SmcccFilter) -> Result<()>;
     /// vCPU features (bits of `VcpuInit::features[0]`) that this VM's vCPUs can have.
     fn supported_features(&self) -> u32;
 }
@@ -46,11 +77,11 @@ pub trait Vcpu: Send {
     /// KVM_ARM_VCPU_INIT: initialises or resets.
     fn init(&mut self, init: &VcpuInit) -> Result<()>;
     /// Reads a register into `data`, which has its size.
-    fn get_one_reg(&self, id: RegId, data: &mut [u8]) -> Result<()>;
+    fn get_one_reg(&mut self, id: RegId, data: &mut [u8]) -> Result<()>;
     /// Writes a register.
     fn set_one_reg(&mut self, id: RegId, data: &[u8]) -> Result<()>;
     /// A 64-bit register.
-    fn get_reg_u64(&self, id: RegId) -> Result<u64> {
+    fn get_reg_u64(&mut self, id: RegId) -> Result<u64> {
         let mut b = [0; 8];
         self.get_one_reg(id, &mut b)?;
         Ok(u64::from_le_bytes(b))
@@ -59,6 +90,10 @@ pub trait Vcpu: Send {
     fn set_reg_u64(&mut self, id: RegId, v: u64) -> Result<()> {
         self.set_one_reg(id, &v.to_le_bytes())
     }
+    /// KVM_GET_REG_LIST.
+    fn reg_list(&mut self) -> Result<Vec<RegId>>;
+    /// `kvm_run.immediate_exit`: while set, `run` completes a pending access and returns at once.
+    fn set_immediate_exit(&mut self, on: bool);
     /// KVM_GET_MP_STATE.
     fn mp_state(&self) -> u32;
     /// KVM_SET_MP_STATE.
@@ -73,14 +108,18 @@ pub trait Vcpu: Send {
     }
     /// A device attribute of the vCPU (PMU, timer, stolen time).
     fn set_attr(&mut self, group: u32, attr: u64, value: u64) -> Result<()>;
+    /// KVM_GET_DEVICE_ATTR on the vCPU.
+    fn get_attr(&self, group: u32, attr: u64) -> Result<u64>;
+    /// KVM_HAS_DEVICE_ATTR on the vCPU.
+    fn has_attr(&self, group: u32, attr: u64) -> Result<()>;
 }
 
 /// A device descriptor. Values travel as u64; the attribute's own size is the implementation's business.
 pub trait Device: Send + Sync {
     /// KVM_SET_DEVICE_ATTR.
     fn set_attr(&self, group: u32, attr: u64, value: u64) -> Result<()>;
-    /// KVM_GET_DEVICE_ATTR.
-    fn get_attr(&self, group: u32, attr: u64) -> Result<u64>;
+    /// KVM_GET_DEVICE_ATTR. `given` is what the caller's buffer holds: a few attributes look at it.
+    fn get_attr(&self, group: u32, attr: u64, given: u64) -> Result<u64>;
     /// KVM_HAS_DEVICE_ATTR.
     fn has_attr(&self, group: u32, attr: u64) -> Result<()>;
 }
@@ -109,6 +148,10 @@ pub enum VcpuExit<'a> {
     MmioWrite(u64, &'a [u8]),
     /// PSCI SYSTEM_OFF, SYSTEM_RESET: type (`abi::exit::SYSTEM_EVENT_*`) and data.
     SystemEvent(u32, &'a [u64]),
+    /// A call that the SMCCC filter forwards: function id, flags; arguments and results are in x0-x17.
+    Hypercall(u64, u64),
+    /// A data abort without a syndrome: ESR_EL2.ISS as far as valid, guest-physical address.
+    ArmNisv(u64, u64),
     /// A debug event: ESR_EL2 and FAR_EL2.
     Debug(u32, u64),
     /// A kick, a signal, or immediate exit.

@@ -1,13 +1,15 @@
 //! The software KVM behind the traits.
 
 use std::any::Any;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 pub use ulna_kvm_core::{ClockKind, KvmConfig, Policy};
 use ulna_kvm_core::{Kvm, Run};
 use vm_memory::{GuestMemoryRegion, GuestRegionMmap};
 
-use crate::{Device, Errno, Hypervisor, Kicker, RegId, Result, Vcpu, VcpuExit, VcpuInit, Vm};
+use crate::abi::SmcccFilter;
+use crate::{Device, Hypervisor, Kicker, RegId, Result, Vcpu, VcpuExit, VcpuInit, Vm};
 
 /// A software KVM as a [`Hypervisor`].
 pub struct Software(Kvm);
@@ -22,6 +24,9 @@ impl Software {
 impl Hypervisor for Software {
     fn create_vm(&self, ipa_bits: u8) -> Result<Arc<dyn Vm>> {
         Ok(Arc::new(SoftVm(self.0.create_vm(ipa_bits.into())?)))
+    }
+    fn check_extension(&self, cap: u32) -> Result<i32> {
+        self.0.check_extension(cap)
     }
     fn max_ipa_bits(&self) -> u8 {
         self.0.max_ipa_bits()
@@ -38,6 +43,15 @@ impl Vm for SoftVm {
         // volatile accesses.
         unsafe { self.0.set_user_memory_region(slot, gpa, len, host, flags, owner) }
     }
+    fn check_extension(&self, cap: u32) -> Result<i32> {
+        self.0.check_extension(cap)
+    }
+    fn enable_cap(&self, cap: u32, args: [u64; 4]) -> Result<()> {
+        self.0.enable_cap(cap, 0, args)
+    }
+    fn change_memory(&self, slot: u32, gpa: u64, flags: u32) -> Result<()> {
+        self.0.change_memory_region(slot, gpa, flags)
+    }
     fn remove_memory(&self, slot: u32) -> Result<()> {
         self.0.delete_memory_region(slot)
     }
@@ -53,6 +67,39 @@ impl Vm for SoftVm {
     fn irq_line(&self, irq: u32, level: bool) -> Result<()> {
         self.0.irq_line(irq, level)
     }
+    fn signal_msi(&self, doorbell: u64, devid: u32, data: u32) -> Result<bool> {
+        self.0.signal_msi(doorbell, devid, data)
+    }
+    fn register_ioeventfd(
+        &self,
+        fd: Arc<OwnedFd>,
+        addr: u64,
+        len: u32,
+        datamatch: Option<u64>,
+    ) -> Result<()> {
+        self.0.register_ioeventfd(fd, addr, len, datamatch)
+    }
+    fn unregister_ioeventfd(
+        &self,
+        fd: &Arc<OwnedFd>,
+        addr: u64,
+        len: u32,
+        datamatch: Option<u64>,
+    ) -> Result<()> {
+        self.0.unregister_ioeventfd(fd, addr, len, datamatch)
+    }
+    fn register_irqfd(&self, fd: Arc<OwnedFd>, gsi: u32) -> Result<()> {
+        self.0.register_irqfd(fd, gsi)
+    }
+    fn unregister_irqfd(&self, fd: &Arc<OwnedFd>, gsi: u32) -> Result<()> {
+        self.0.unregister_irqfd(fd, gsi)
+    }
+    fn set_counter_offset(&self, offset: u64) -> Result<()> {
+        self.0.set_counter_offset(offset)
+    }
+    fn set_smccc_filter(&self, filter: &SmcccFilter) -> Result<()> {
+        self.0.set_smccc_filter(filter)
+    }
     fn supported_features(&self) -> u32 {
         self.0.supported_features().bits()
     }
@@ -64,11 +111,17 @@ impl Vcpu for SoftVcpu {
     fn init(&mut self, init: &VcpuInit) -> Result<()> {
         self.0.init(init)
     }
-    fn get_one_reg(&self, id: RegId, data: &mut [u8]) -> Result<()> {
+    fn get_one_reg(&mut self, id: RegId, data: &mut [u8]) -> Result<()> {
         self.0.get_one_reg(id, data)
     }
     fn set_one_reg(&mut self, id: RegId, data: &[u8]) -> Result<()> {
         self.0.set_one_reg(id, data)
+    }
+    fn reg_list(&mut self) -> Result<Vec<RegId>> {
+        self.0.reg_list()
+    }
+    fn set_immediate_exit(&mut self, on: bool) {
+        self.0.set_immediate_exit(on);
     }
     fn mp_state(&self) -> u32 {
         self.0.mp_state()
@@ -81,6 +134,8 @@ impl Vcpu for SoftVcpu {
             Run::MmioRead(ipa, data) => VcpuExit::MmioRead(ipa, data),
             Run::MmioWrite(ipa, data) => VcpuExit::MmioWrite(ipa, data),
             Run::SystemEvent(kind, data) => VcpuExit::SystemEvent(kind, data),
+            Run::Hypercall(function, flags) => VcpuExit::Hypercall(function, flags),
+            Run::ArmNisv(iss, ipa) => VcpuExit::ArmNisv(iss, ipa),
             Run::Debug(esr, far) => VcpuExit::Debug(esr, far),
             Run::Intr => VcpuExit::Intr,
         })
@@ -91,8 +146,14 @@ impl Vcpu for SoftVcpu {
     fn instructions(&self) -> Option<u64> {
         Some(self.0.instructions())
     }
-    fn set_attr(&mut self, _group: u32, _attr: u64, _value: u64) -> Result<()> {
-        Err(Errno::ENXIO)
+    fn set_attr(&mut self, group: u32, attr: u64, value: u64) -> Result<()> {
+        self.0.set_attr(group, attr, value)
+    }
+    fn get_attr(&self, group: u32, attr: u64) -> Result<u64> {
+        self.0.get_attr(group, attr)
+    }
+    fn has_attr(&self, group: u32, attr: u64) -> Result<()> {
+        self.0.has_attr(group, attr)
     }
 }
 
@@ -102,8 +163,8 @@ impl Device for SoftDevice {
     fn set_attr(&self, group: u32, attr: u64, value: u64) -> Result<()> {
         self.0.set_attr(group, attr, value)
     }
-    fn get_attr(&self, group: u32, attr: u64) -> Result<u64> {
-        self.0.get_attr(group, attr)
+    fn get_attr(&self, group: u32, attr: u64, given: u64) -> Result<u64> {
+        self.0.get_attr(group, attr, given)
     }
     fn has_attr(&self, group: u32, attr: u64) -> Result<()> {
         self.0.has_attr(group, attr)

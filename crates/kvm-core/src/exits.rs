@@ -1,5 +1,7 @@
 //! What the CPU left for the hypervisor: stage-2 aborts, trapped registers, hypercalls, waiting.
 
+use std::sync::atomic::Ordering;
+
 use ulna_arm_cpu::cpu::Clock;
 use ulna_arm_cpu::exception::{Exception, fsc};
 use ulna_arm_cpu::exit::{DataAbort, Exit};
@@ -8,9 +10,10 @@ use ulna_kvm_abi::Errno;
 use ulna_vgic::{IccReg, timer};
 
 use crate::Result;
-use crate::firmware;
+use crate::firmware::{self, Conduit};
 use crate::memory::Tables;
-use crate::vcpu::{Leave, Vcpu};
+use crate::run::Leave;
+use crate::vcpu::Vcpu;
 
 /// An access that the VMM carries out (`kvm_run.mmio`), and how a read completes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,7 +22,7 @@ pub(crate) struct Mmio {
     len: usize,
     write: bool,
     data: [u8; 8],
-    /// A read whose data the next run puts into a register: ISS of the access.
+    /// The next run completes it: ISS of the access.
     pending: Option<u32>,
 }
 
@@ -33,6 +36,9 @@ impl Mmio {
 /// ISS of a data abort with ISV.
 mod iss {
     pub const ISV: u32 = 1 << 24;
+    pub const CM: u32 = 1 << 8;
+    pub const WNR: u32 = 1 << 6;
+    pub const DFSC: u32 = 0x3f;
     pub fn size(iss: u32) -> usize {
         1 << (iss >> 22 & 3)
     }
@@ -64,13 +70,13 @@ impl Vcpu {
                     self.sleep(Some(deadline.wrapping_add(self.cpu.cntvoff)));
                 }
             }
-            Exit::Hvc { .. } => return firmware::call(self),
+            Exit::Hvc { .. } => return firmware::call(self, Conduit::Hvc),
             Exit::Smc { imm } => {
                 self.cpu.skip_instruction();
                 if imm != 0 {
                     self.cpu.state.x[0] = u64::MAX;
                 } else {
-                    return firmware::call(self);
+                    return firmware::call(self, Conduit::Smc);
                 }
             }
             Exit::SysReg { enc, rt, read } => self.sysreg(enc, rt, read),
@@ -82,21 +88,34 @@ impl Vcpu {
         Ok(None)
     }
 
+    /// The order of the checks is KVM's (kvm-arm64-abi.md §3.3).
     fn data_abort(&mut self, a: DataAbort) -> Result<Option<Leave>> {
-        if a.ipa >> self.vm.ipa_bits != 0 {
-            self.cpu.take_exception(Exception::data_abort(a.far, fsc::ADDRESS_SIZE | a.iss & 1 << 6));
+        if a.ipa >> self.vm.config.profile.memory.ipa_bits != 0 {
+            self.cpu.take_exception(Exception::data_abort(a.far, fsc::ADDRESS_SIZE | a.iss & iss::WNR));
             return Ok(None);
         }
         if a.s1ptw {
             self.cpu.inject_external_abort(a.far, false);
             return Ok(None);
         }
+        if a.iss & iss::CM != 0 {
+            // Cache maintenance of what is no memory.
+            self.cpu.skip_instruction();
+            return Ok(None);
+        }
+        if a.ipa >> self.vm.ipa_bits != 0 {
+            self.cpu.inject_external_abort(a.ipa | a.far & 0xfff, false);
+            return Ok(None);
+        }
         if a.iss & iss::ISV == 0 {
-            // KVM without KVM_CAP_ARM_NISV_TO_USER: KVM_RUN fails.
-            return Err(Errno::ENOSYS);
+            if !self.vm.nisv_to_user.load(Ordering::Relaxed) {
+                return Err(Errno::ENOSYS);
+            }
+            let iss = u64::from(a.iss & (iss::CM | iss::WNR | iss::DFSC));
+            return Ok(Some(Leave::ArmNisv { iss, ipa: a.ipa }));
         }
         let len = iss::size(a.iss);
-        let index = self.index;
+        let index = self.shared.index;
         let map = self.vm.memory.clone();
         let handled = self.vm.with_gic(|g| {
             let (region, offset) = g.frame(a.ipa)?;
@@ -114,25 +133,21 @@ impl Vcpu {
             self.cpu.skip_instruction();
             return Ok(None);
         }
-        self.mmio = Mmio {
-            ipa: a.ipa,
-            len,
-            write: a.write,
-            data: a.value.to_le_bytes(),
-            pending: (!a.write).then_some(a.iss),
-        };
-        if a.write {
+        if a.write && self.vm.io_events.write(a.ipa, len, a.value) {
             self.cpu.skip_instruction();
-        } else {
-            self.mmio.data = [0; 8];
+            return Ok(None);
         }
+        let data = if a.write { a.value.to_le_bytes() } else { [0; 8] };
+        self.mmio = Mmio { ipa: a.ipa, len, write: a.write, data, pending: Some(a.iss) };
         Ok(Some(Leave::Mmio))
     }
 
-    /// Completes a read that the VMM answered.
+    /// Completes an access that the VMM carried out: the instruction is over.
     pub(crate) fn complete_mmio(&mut self) {
         if let Some(iss) = self.mmio.pending.take() {
-            self.put(iss, u64::from_le_bytes(self.mmio.data));
+            if !self.mmio.write {
+                self.put(iss, u64::from_le_bytes(self.mmio.data));
+            }
             self.cpu.skip_instruction();
         }
     }
@@ -178,7 +193,7 @@ impl Vcpu {
             (enc >> 3 & 15) as u8,
             (enc & 7) as u8,
         )?;
-        let index = self.index;
+        let index = self.shared.index;
         self.vm.with_gic(|g| {
             if !g.gic.sysreg_exists(reg) {
                 return None;

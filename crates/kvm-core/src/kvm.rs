@@ -21,6 +21,8 @@ pub struct KvmConfig {
     pub clock: ClockKind,
     /// Source of randomness (RNDR).
     pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Nanoseconds since 1970, for the guest's PTP clock.
+    pub wall_clock: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
 /// The system descriptor.
@@ -32,6 +34,10 @@ impl Kvm {
     /// A KVM on this host.
     pub fn new(config: KvmConfig) -> Kvm {
         Kvm { config }
+    }
+
+    pub(crate) fn config(&self) -> &KvmConfig {
+        &self.config
     }
 
     /// KVM_CAP_ARM_VM_IPA_SIZE.

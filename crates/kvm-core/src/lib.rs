@@ -7,13 +7,19 @@
 //! `firmware` holds what the guest reaches by HVC: SMCCC and PSCI.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod attrs;
+mod caps;
 mod clock;
 mod device;
+mod eventfd;
 mod exits;
 pub mod firmware;
+mod gic;
 mod kvm;
 mod memory;
 mod one_reg;
+mod run;
+mod shared;
 mod timers;
 mod vcpu;
 mod vm;
@@ -21,8 +27,9 @@ mod vm;
 pub use clock::ClockKind;
 pub use device::Device;
 pub use kvm::{Kvm, KvmConfig};
+pub use run::Run;
 pub use ulna_machine::Policy;
-pub use vcpu::{Run, Vcpu};
+pub use vcpu::Vcpu;
 pub use vm::Vm;
 
 /// Result of a request.

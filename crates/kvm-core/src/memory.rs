@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use ulna_arm_cpu::mem::physmap::{PAGE_SIZE, find_slot};
@@ -12,10 +13,17 @@ use ulna_vgic::{GuestMemory, MemoryError};
 
 use crate::Result;
 
+/// A slot with what keeps its memory mapped, for the slot that may take its place.
+#[derive(Clone)]
+struct Entry {
+    slot: Arc<Slot>,
+    owner: Arc<dyn Any + Send + Sync>,
+}
+
 /// The slots of a VM.
 #[derive(Default)]
 pub(crate) struct Slots {
-    by_id: Mutex<BTreeMap<u32, Arc<Slot>>>,
+    by_id: Mutex<BTreeMap<u32, Entry>>,
 }
 
 impl Slots {
@@ -46,17 +54,53 @@ impl Slots {
         }
         let mut slots = self.by_id.lock().unwrap_or_else(|e| e.into_inner());
         if slots.contains_key(&id) {
-            // Moving and changing flags comes with the interface's own issue; the size may never change.
+            // Size and host address of a slot never change; moving and its flags are `change`.
             return Err(Errno::EINVAL);
         }
-        if slots.values().any(|s| s.ipa < end && gpa < s.ipa + s.len) {
+        if slots.values().any(|s| s.slot.ipa < end && gpa < s.slot.ipa + s.slot.len) {
             return Err(Errno::EEXIST);
         }
-        let dirty = (flags & MEM_LOG_DIRTY_PAGES != 0)
-            .then(|| (0..(len / PAGE_SIZE).div_ceil(64)).map(|_| Default::default()).collect());
+        let (readonly, dirty) = (flags & MEM_READONLY != 0, log_for(len, flags));
         // SAFETY: the caller's.
-        let slot = unsafe { Slot::new(id, gpa, len, host, flags & MEM_READONLY != 0, dirty, owner) };
-        slots.insert(id, Arc::new(slot));
+        let slot = unsafe { Slot::new(id, gpa, len, host, readonly, dirty, owner.clone()) };
+        slots.insert(id, Entry { slot: Arc::new(slot), owner });
+        publish(&slots, map, shared);
+        Ok(())
+    }
+
+    /// Moves slot `id` to `gpa`, or changes whether writes to it are logged; no vCPU uses the old one when this returns.
+    pub fn change(
+        &self,
+        id: u32,
+        gpa: u64,
+        flags: u32,
+        ipa_bits: u8,
+        map: &PhysMap,
+        shared: &VmShared,
+    ) -> Result<()> {
+        if flags & !(MEM_LOG_DIRTY_PAGES | MEM_READONLY) != 0 || gpa & (PAGE_SIZE - 1) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let mut slots = self.by_id.lock().unwrap_or_else(|e| e.into_inner());
+        let old = slots.get(&id).cloned().ok_or(Errno::EINVAL)?;
+        if old.slot.readonly != (flags & MEM_READONLY != 0) {
+            return Err(Errno::EINVAL);
+        }
+        let end = gpa.checked_add(old.slot.len).ok_or(Errno::EINVAL)?;
+        if end > 1 << ipa_bits {
+            return Err(Errno::EFAULT);
+        }
+        if slots.iter().any(|(n, s)| *n != id && s.slot.ipa < end && gpa < s.slot.ipa + s.slot.len) {
+            return Err(Errno::EEXIST);
+        }
+        // A moved slot starts with a clean log.
+        let keep = gpa == old.slot.ipa && flags & MEM_LOG_DIRTY_PAGES != 0;
+        let dirty = if keep { old.slot.dirty.clone() } else { None };
+        let dirty = dirty.or_else(|| log_for(old.slot.len, flags));
+        let (len, host, readonly) = (old.slot.len, old.slot.host_base(), old.slot.readonly);
+        // SAFETY: the memory that the old slot's owner keeps mapped; the new one keeps the same owner.
+        let slot = unsafe { Slot::new(id, gpa, len, host, readonly, dirty, old.owner.clone()) };
+        slots.insert(id, Entry { slot: Arc::new(slot), owner: old.owner });
         publish(&slots, map, shared);
         Ok(())
     }
@@ -70,8 +114,14 @@ impl Slots {
     }
 }
 
-fn publish(slots: &BTreeMap<u32, Arc<Slot>>, map: &PhysMap, shared: &VmShared) {
-    map.set_slots(slots.values().cloned().collect());
+/// The log of a slot with KVM_MEM_LOG_DIRTY_PAGES: one bit a page.
+fn log_for(len: u64, flags: u32) -> Option<Arc<[AtomicU64]>> {
+    let words = (len / PAGE_SIZE).div_ceil(64);
+    (flags & MEM_LOG_DIRTY_PAGES != 0).then(|| (0..words).map(|_| AtomicU64::default()).collect())
+}
+
+fn publish(slots: &BTreeMap<u32, Entry>, map: &PhysMap, shared: &VmShared) {
+    map.set_slots(slots.values().map(|e| e.slot.clone()).collect());
     shared.quiesce(Request::FlushAll);
 }
 

@@ -1,16 +1,19 @@
 //! KVM_GET_ONE_REG and KVM_SET_ONE_REG.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ulna_arm_cpu::SysReg;
 use ulna_arm_cpu::cpu::Clock;
-use ulna_arm_regs::id::{IdReg, in_id_space};
-use ulna_kvm_abi::reg::{ARM64, GROUP_CORE, GROUP_FW, GROUP_SYSREG, SIZE_U64};
+use ulna_kvm_abi::reg::{
+    ARM64, GROUP_CORE, GROUP_DEMUX, GROUP_FW, GROUP_FW_FEAT, GROUP_SYSREG, SIZE_U32, SIZE_U64,
+};
 use ulna_kvm_abi::{Errno, RegId, vcpu_feature};
+use ulna_vgic::timer;
 
 use crate::Result;
-use crate::firmware::psci;
+use crate::firmware::{self, psci, smccc};
 use crate::vcpu::Vcpu;
+use crate::vm::is_vm_wide;
 
 /// Timer registers have ids of their own, with CNTV_CVAL and CNTVCT swapped as the UAPI froze them.
 mod timer_id {
@@ -24,24 +27,36 @@ mod timer_id {
     pub const CNTPCT: u16 = 0xdf01;
 }
 
+/// Entries of CCSIDR_EL1 by CSSELR_EL1.
+const CCSIDR_ENTRIES: u16 = 14;
+
 impl Vcpu {
     /// KVM_GET_ONE_REG: fills `data`, which must have the register's size.
-    pub fn get_one_reg(&self, id: RegId, data: &mut [u8]) -> Result<()> {
+    pub fn get_one_reg(&mut self, id: RegId, data: &mut [u8]) -> Result<()> {
         self.check_initialised()?;
+        self.settle()?;
         check_id(id, data.len())?;
         let s = &self.cpu.state;
         let v: u128 = match id.group() {
             GROUP_CORE => self.get_core(id)?,
             GROUP_SYSREG => match id.index() {
-                timer_id::CNTVCT => self.cpu.cntvct().into(),
-                timer_id::CNTPCT => self.cpu.cntpct().into(),
+                timer_id::CNTVCT => self.count(&self.vm.cntvoff).into(),
+                timer_id::CNTPCT => self.count(&self.vm.cntpoff).into(),
                 timer_id::CNTV_CVAL => s.sys(SysReg::CNTV_CVAL_EL0).into(),
                 timer_id::CNTP_CVAL => s.sys(SysReg::CNTP_CVAL_EL0).into(),
-                timer_id::CNTV_CTL => s.sys(SysReg::CNTV_CTL_EL0).into(),
-                timer_id::CNTP_CTL => s.sys(SysReg::CNTP_CTL_EL0).into(),
-                enc => s.sys(self.listed(enc)?).into(),
+                timer_id::CNTV_CTL => {
+                    self.timer_ctl(SysReg::CNTV_CTL_EL0, SysReg::CNTV_CVAL_EL0, &self.vm.cntvoff).into()
+                }
+                timer_id::CNTP_CTL => {
+                    self.timer_ctl(SysReg::CNTP_CTL_EL0, SysReg::CNTP_CVAL_EL0, &self.vm.cntpoff).into()
+                }
+                enc => {
+                    let r = self.listed(enc)?;
+                    if is_vm_wide(r) { self.vm.id_values()[r as usize].into() } else { s.sys(r).into() }
+                }
             },
-            GROUP_FW if id == RegId::PSCI_VERSION => self.psci_version().into(),
+            GROUP_DEMUX => self.cpu.ccsidr[ccsidr(id)?].into(),
+            GROUP_FW | GROUP_FW_FEAT => self.firmware_reg(id)?.into(),
             _ => return Err(Errno::ENOENT),
         };
         data.copy_from_slice(&v.to_le_bytes()[..data.len()]);
@@ -50,7 +65,8 @@ impl Vcpu {
 
     /// KVM_SET_ONE_REG.
     pub fn set_one_reg(&mut self, id: RegId, data: &[u8]) -> Result<()> {
-        let m = self.check_initialised()?;
+        self.check_initialised()?;
+        self.settle()?;
         check_id(id, data.len())?;
         let mut b = [0; 16];
         b[..data.len()].copy_from_slice(data);
@@ -58,32 +74,101 @@ impl Vcpu {
         let v = wide as u64;
         match id.group() {
             GROUP_CORE => self.set_core(id, wide),
-            GROUP_SYSREG => {
-                let now = self.vm.clock.counter(self.cpu.state.icount);
-                let s = &mut self.cpu.state;
-                match id.index() {
-                    timer_id::CNTVCT => self.vm.cntvoff.store(now.wrapping_sub(v), Ordering::SeqCst),
-                    timer_id::CNTPCT => self.vm.cntpoff.store(now.wrapping_sub(v), Ordering::SeqCst),
-                    timer_id::CNTV_CVAL => s.set_sys(SysReg::CNTV_CVAL_EL0, v),
-                    timer_id::CNTP_CVAL => s.set_sys(SysReg::CNTP_CVAL_EL0, v),
-                    timer_id::CNTV_CTL => s.set_sys(SysReg::CNTV_CTL_EL0, v & 3),
-                    timer_id::CNTP_CTL => s.set_sys(SysReg::CNTP_CTL_EL0, v & 3),
-                    enc => {
-                        let r = self.listed(enc)?;
-                        let guarded = IdReg::of(r).is_some() || in_id_space(r);
-                        if guarded && self.vm.started.load(Ordering::SeqCst) {
-                            // Frozen: the same value is accepted.
-                            return if self.cpu.state.sys(r) == v { Ok(()) } else { Err(Errno::EBUSY) };
-                        }
-                        let v = m.check_write(r, v).map_err(|_| Errno::EINVAL)?;
-                        self.cpu.state.set_sys(r, v);
-                    }
+            GROUP_SYSREG => self.set_sysreg(id.index(), v),
+            GROUP_DEMUX => {
+                let n = ccsidr(id)?;
+                let m = self.check_initialised()?;
+                // No line may be smaller than the host's smallest.
+                if v & 7 < m.ccsidr(n as u64) & 7 {
+                    return Err(Errno::EINVAL);
                 }
+                self.cpu.ccsidr[n] = v & 0xffff_ffff;
                 Ok(())
             }
-            GROUP_FW if id == RegId::PSCI_VERSION => self.set_psci_version(v),
+            GROUP_FW | GROUP_FW_FEAT => self.set_firmware_reg(id, v),
             _ => Err(Errno::ENOENT),
         }
+    }
+
+    /// KVM_GET_REG_LIST, in KVM's order.
+    pub fn reg_list(&mut self) -> Result<Vec<RegId>> {
+        let m = self.check_initialised()?;
+        let mut l: Vec<RegId> = (0..31).map(RegId::x).collect();
+        l.extend([RegId::SP, RegId::PC, RegId::PSTATE, RegId::SP_EL1, RegId::ELR_EL1]);
+        l.extend((0..5).map(RegId::spsr));
+        l.extend((0..32).map(RegId::v));
+        l.extend([RegId::FPSR, RegId::FPCR]);
+        l.extend((0..4).map(RegId::fw));
+        l.extend((0..3).map(RegId::fw_feat));
+        let timers = [
+            timer_id::CNTV_CTL,
+            timer_id::CNTVCT,
+            timer_id::CNTV_CVAL,
+            timer_id::CNTP_CTL,
+            timer_id::CNTPCT,
+            timer_id::CNTP_CVAL,
+        ];
+        l.extend(timers.map(RegId::sysreg));
+        l.extend(m.reg_list().into_iter().map(|r| RegId::sysreg(r.code())));
+        l.extend((0..CCSIDR_ENTRIES).map(RegId::ccsidr));
+        Ok(l)
+    }
+
+    /// A reset that CPU_ON asked for shows in the registers at once.
+    fn settle(&mut self) -> Result<()> {
+        let reset = self.shared.power().reset.take();
+        reset.map_or(Ok(()), |to| self.apply_power_on(to))
+    }
+
+    fn count(&self, offset: &AtomicU64) -> u64 {
+        self.vm.clock.counter(self.cpu.state.icount).wrapping_sub(offset.load(Ordering::SeqCst))
+    }
+
+    fn timer_ctl(&self, ctl: SysReg, cval: SysReg, offset: &AtomicU64) -> u64 {
+        let s = &self.cpu.state;
+        let met = self.count(offset) >= s.sys(cval);
+        s.sys(ctl) | if met { timer::CTL_ISTATUS } else { 0 }
+    }
+
+    fn set_sysreg(&mut self, enc: u16, v: u64) -> Result<()> {
+        let now = self.vm.clock.counter(self.cpu.state.icount);
+        let s = &mut self.cpu.state;
+        let set_offset = |offset: &AtomicU64| {
+            if !self.vm.offsets_fixed.load(Ordering::SeqCst) {
+                offset.store(now.wrapping_sub(v), Ordering::SeqCst);
+            }
+        };
+        let ctl = v & 0xffff_ffff & !timer::CTL_ISTATUS;
+        match enc {
+            timer_id::CNTVCT => set_offset(&self.vm.cntvoff),
+            timer_id::CNTPCT => set_offset(&self.vm.cntpoff),
+            timer_id::CNTV_CVAL => s.set_sys(SysReg::CNTV_CVAL_EL0, v),
+            timer_id::CNTP_CVAL => s.set_sys(SysReg::CNTP_CVAL_EL0, v),
+            timer_id::CNTV_CTL => s.set_sys(SysReg::CNTV_CTL_EL0, ctl),
+            timer_id::CNTP_CTL => s.set_sys(SysReg::CNTP_CTL_EL0, ctl),
+            _ => return self.set_listed(enc, v),
+        }
+        Ok(())
+    }
+
+    fn set_listed(&mut self, enc: u16, v: u64) -> Result<()> {
+        let m = self.check_initialised()?;
+        let r = self.listed(enc)?;
+        if !is_vm_wide(r) {
+            let v = m.check_write(r, v).map_err(|_| Errno::EINVAL)?;
+            self.cpu.state.set_sys(r, v);
+            return Ok(());
+        }
+        if self.vm.started.load(Ordering::SeqCst) {
+            if m.refused_even_after_run(r, v).is_some() {
+                return Err(Errno::EINVAL);
+            }
+            // Frozen: the same value is accepted.
+            return if self.vm.id_values()[r as usize] == v { Ok(()) } else { Err(Errno::EBUSY) };
+        }
+        let v = m.check_write(r, v).map_err(|_| Errno::EINVAL)?;
+        self.vm.id_values()[r as usize] = v;
+        Ok(())
     }
 
     fn listed(&self, enc: u16) -> Result<SysReg> {
@@ -91,8 +176,53 @@ impl Vcpu {
         SysReg::from_code(enc).filter(|r| m.listed(*r)).ok_or(Errno::ENOENT)
     }
 
-    fn psci_version(&self) -> u64 {
-        if self.has_feature(vcpu_feature::PSCI_0_2) { self.vm.psci_version.load(Ordering::SeqCst) } else { 1 }
+    /// Firmware pseudo-registers: PSCI version, workaround levels, bitmaps of services.
+    fn firmware_reg(&self, id: RegId) -> Result<u64> {
+        let f = &self.vm.firmware;
+        let load = |map: &AtomicU64| Ok(map.load(Ordering::SeqCst));
+        match (id.group(), id.index()) {
+            (GROUP_FW, 0) if !self.has_feature(vcpu_feature::PSCI_0_2) => Ok(1),
+            (GROUP_FW, 0) => load(&f.psci_version),
+            (GROUP_FW, n) => smccc::workaround_level(&self.vm, n.into()).ok_or(Errno::ENOENT),
+            (_, 0) => load(&f.std),
+            (_, 1) => load(&f.std_hyp),
+            (_, 2) => load(&f.vendor_hyp),
+            _ => Err(Errno::ENOENT),
+        }
+    }
+
+    fn set_firmware_reg(&mut self, id: RegId, v: u64) -> Result<()> {
+        let f = &self.vm.firmware;
+        let (map, bits) = match (id.group(), id.index()) {
+            (GROUP_FW, 0) => return self.set_psci_version(v),
+            (GROUP_FW, n) => return self.check_workaround(n.into(), v),
+            (_, 0) => (&f.std, firmware::STD_BITS),
+            (_, 1) => (&f.std_hyp, firmware::STD_HYP_BITS),
+            (_, 2) => (&f.vendor_hyp, firmware::VENDOR_HYP_BITS),
+            _ => return Err(Errno::ENOENT),
+        };
+        if v & !bits != 0 {
+            return Err(Errno::EINVAL);
+        }
+        if self.vm.started.load(Ordering::SeqCst) && map.load(Ordering::SeqCst) != v {
+            return Err(Errno::EBUSY);
+        }
+        map.store(v, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// A level that the host reaches is accepted and nothing is stored.
+    fn check_workaround(&self, n: u64, v: u64) -> Result<()> {
+        let host = smccc::workaround_level(&self.vm, n).ok_or(Errno::ENOENT)?;
+        let claimed = match (n, v) {
+            (2, 0 | 1) => 0,
+            // Bit 4 (enabled) goes only with a workaround that the guest need not ask for.
+            (2, 2 | 3 | 0x12) => 3,
+            (2, _) => return Err(Errno::EINVAL),
+            (_, 0..=15) => v,
+            _ => return Err(Errno::EINVAL),
+        };
+        if claimed <= host { Ok(()) } else { Err(Errno::EINVAL) }
     }
 
     fn set_psci_version(&mut self, v: u64) -> Result<()> {
@@ -102,7 +232,7 @@ impl Vcpu {
             return Err(Errno::EINVAL);
         }
         if modern {
-            self.vm.psci_version.store(v, Ordering::SeqCst);
+            self.vm.firmware.psci_version.store(v, Ordering::SeqCst);
         }
         Ok(())
     }
@@ -123,7 +253,7 @@ impl Vcpu {
             (84..=211, 16) if i.is_multiple_of(4) => s.v[((i - 84) / 4) as usize],
             (212, 4) => s.fpsr.into(),
             (213, 4) => s.fpcr.into(),
-            _ => return Err(Errno::EINVAL),
+            _ => return Err(core_errno(id)),
         })
     }
 
@@ -151,25 +281,38 @@ impl Vcpu {
             (84..=211, 16) if i.is_multiple_of(4) => s.v[((i - 84) / 4) as usize] = v,
             (212, 4) => s.fpsr = w as u32,
             (213, 4) => s.fpcr = w as u32,
-            _ => return Err(Errno::EINVAL),
+            _ => return Err(core_errno(id)),
         }
         Ok(())
     }
 }
 
+/// Past the end of `struct kvm_regs`' registers there is nothing; in it are holes and sizes that do not fit.
+fn core_errno(id: RegId) -> Errno {
+    let end = usize::from(id.index()) + id.size() / 4;
+    if id.index() >= 216 || end >= 216 { Errno::ENOENT } else { Errno::EINVAL }
+}
+
+/// Which entry an id of the demultiplexed group names.
+fn ccsidr(id: RegId) -> Result<usize> {
+    if id.0 & (0xf << 52) == SIZE_U32 && id.index() < CCSIDR_ENTRIES {
+        Ok(id.index().into())
+    } else {
+        Err(Errno::ENOENT)
+    }
+}
+
 fn check_id(id: RegId, len: usize) -> Result<()> {
-    if id.0 >> 56 != ARM64 >> 56 || id.0 & 0x000f_ffff_0000_0000 & !(0xf << 52) != 0 {
+    if id.0 >> 56 != ARM64 >> 56 || id.0 >> 32 & 0xf_ffff != 0 {
         return Err(Errno::EINVAL);
     }
     if id.0 & 0xf000_0000 != 0 {
         return Err(Errno::ENOENT);
     }
-    if id.size() != len {
-        return Err(Errno::EINVAL);
-    }
-    let u64_only = matches!(id.group(), GROUP_SYSREG | GROUP_FW);
+    let u64_only = matches!(id.group(), GROUP_SYSREG | GROUP_FW | GROUP_FW_FEAT);
     if u64_only && id.0 & (0xf << 52) != SIZE_U64 {
         return Err(Errno::ENOENT);
     }
-    Ok(())
+    // A buffer of another size is the caller's mistake, not the guest's.
+    if id.size() == len && len <= 16 { Ok(()) } else { Err(Errno::EINVAL) }
 }

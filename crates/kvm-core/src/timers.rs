@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::Instant;
 
-use crate::vcpu::Shared;
+use ulna_arm_cpu::CpuLines;
+
+use crate::shared::Shared;
 
 #[derive(Default)]
 struct State {
@@ -54,7 +56,7 @@ impl TimerThread {
             let due: Vec<u32> = s.deadlines.iter().filter(|(_, d)| d.0 <= now).map(|(id, _)| *id).collect();
             for id in due {
                 if let Some(v) = s.deadlines.remove(&id).and_then(|d| d.1.upgrade()) {
-                    v.timer_due();
+                    v.rouse(CpuLines::KICK);
                 }
             }
             s.earliest = s.deadlines.values().map(|d| d.0).min();

@@ -2,22 +2,37 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
+use ulna_arm_cpu::SysReg;
+use ulna_arm_cpu::cpu::Clock;
 use ulna_arm_cpu::mem::PhysMap;
 use ulna_arm_cpu::shared::VmShared;
-use ulna_kvm_abi::{Errno, MAX_VCPUS, VcpuInit, device};
+use ulna_arm_regs::row::Storage;
+use ulna_kvm_abi::{Errno, MAX_VCPUS, SmcccFilter, VcpuInit, device};
 use ulna_machine::{Machine, VcpuFeatures};
-use ulna_vgic::{Gic, Region};
+use ulna_vgic::Region;
 
 use crate::Result;
 use crate::clock::SystemClock;
-use crate::device::{Device, GicSetup};
+use crate::device::Device;
+use crate::eventfd::{IoEvents, IrqFds};
+use crate::firmware::Firmware;
+use crate::gic::{GicSetup, GicState};
 use crate::kvm::KvmConfig;
 use crate::memory::{Slots, Tables};
+use crate::shared::Shared;
 use crate::timers::TimerThread;
-use crate::vcpu::{Shared, Vcpu};
+use crate::vcpu::Vcpu;
+
+/// PPIs of the EL1 virtual, EL1 physical, EL2 virtual and EL2 physical timer, as KVM wires them by default.
+const TIMER_PPIS: [u32; 4] = [27, 30, 28, 26];
+
+/// Has a VM one value of this register for all its vCPUs, frozen at the first run?
+pub(crate) fn is_vm_wide(r: SysReg) -> bool {
+    r.row().storage == Storage::Vm
+}
 
 /// What the vCPUs and devices of a VM share.
 pub(crate) struct VmInner {
@@ -29,49 +44,39 @@ pub(crate) struct VmInner {
     pub clock: Arc<SystemClock>,
     pub timers: Arc<TimerThread>,
     /// By id.
-    pub vcpus: RwLock<BTreeMap<u32, Arc<Shared>>>,
+    vcpus: RwLock<BTreeMap<u32, Arc<Shared>>>,
     /// CNTVOFF_EL2, VM-wide.
     pub cntvoff: AtomicU64,
     /// CNTPOFF_EL2, VM-wide.
     pub cntpoff: AtomicU64,
+    /// KVM_ARM_SET_COUNTER_OFFSET was used: nothing else moves the offsets any more.
+    pub offsets_fixed: AtomicBool,
+    /// INTIDs of the timers.
+    pub timer_ppis: [AtomicU32; 4],
     /// A vCPU got past the checks of its first run.
     pub started: AtomicBool,
+    /// The first run failed in a way that KVM does not recover from: EIO from now on.
+    dead: AtomicBool,
+    /// KVM_CAP_ARM_NISV_TO_USER was enabled.
+    pub nisv_to_user: AtomicBool,
+    /// KVM_CAP_ARM_SYSTEM_SUSPEND was enabled.
+    pub system_suspend: AtomicBool,
     /// The interrupt controller as the VMM sets it up.
     pub gic_setup: Mutex<GicSetup>,
     /// The interrupt controller once it is initialised.
     pub gic: Mutex<Option<GicState>>,
-    /// vCPU features, once the first vCPU was initialised.
-    pub features: Mutex<Option<VcpuFeatures>>,
-    /// KVM_REG_ARM_PSCI_VERSION.
-    pub psci_version: AtomicU64,
-    /// Values of the feature ID registers, once the first vCPU was initialised.
-    pub machine: Mutex<Option<Arc<Machine>>>,
+    /// vCPU features and what follows from them, once the first vCPU was initialised.
+    agreed: Mutex<Option<(VcpuFeatures, Arc<Machine>)>>,
+    /// Values of the VM-wide registers by ordinal.
+    id_values: Mutex<Box<[u64]>>,
+    /// Firmware pseudo-registers and the filter of calls.
+    pub firmware: Firmware,
+    pub io_events: IoEvents,
+    pub irq_fds: IrqFds,
 }
 
-/// An initialised interrupt controller: the model, where its frames are, and which vCPU each index is.
-pub(crate) struct GicState {
-    pub gic: Gic,
-    /// (first address, length, frame, offset of the first address in the frame)
-    pub frames: Vec<(u64, u64, Region)>,
-    /// By vCPU index of the model.
-    pub vcpus: Vec<Arc<Shared>>,
-}
-
-impl GicState {
-    /// Carries the levels of changed interrupt lines to the vCPUs.
-    pub fn deliver(&mut self) {
-        for v in self.gic.take_changed().iter() {
-            let l = self.gic.lines(v);
-            if let Some(vcpu) = self.vcpus.get(v) {
-                vcpu.set_lines(l.irq, l.fiq);
-            }
-        }
-    }
-
-    /// The frame that holds `ipa`, with the offset in it.
-    pub fn frame(&self, ipa: u64) -> Option<(Region, u64)> {
-        self.frames.iter().find(|f| ipa >= f.0 && ipa - f.0 < f.1).map(|f| (f.2, ipa - f.0))
-    }
+fn locked<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A VM descriptor.
@@ -91,12 +96,19 @@ impl Vm {
             vcpus: RwLock::default(),
             cntvoff: AtomicU64::new(0),
             cntpoff: AtomicU64::new(0),
+            offsets_fixed: AtomicBool::new(false),
+            timer_ppis: TIMER_PPIS.map(AtomicU32::new),
             started: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
+            nisv_to_user: AtomicBool::new(false),
+            system_suspend: AtomicBool::new(false),
             gic_setup: Mutex::default(),
             gic: Mutex::new(None),
-            features: Mutex::new(None),
-            psci_version: AtomicU64::new(crate::firmware::psci::VERSION_1_1),
-            machine: Mutex::new(None),
+            agreed: Mutex::new(None),
+            id_values: Mutex::new(vec![0; SysReg::COUNT].into()),
+            firmware: Firmware::default(),
+            io_events: IoEvents::default(),
+            irq_fds: IrqFds::default(),
             config,
         }))
     }
@@ -116,43 +128,73 @@ impl Vm {
         owner: Arc<dyn Any + Send + Sync>,
     ) -> Result<()> {
         let v = &self.0;
+        v.check_alive()?;
         // SAFETY: the caller's.
         unsafe { v.slots.add(slot, gpa, len, host, flags, owner, v.ipa_bits, &v.memory, &v.shared) }
     }
 
+    /// KVM_SET_USER_MEMORY_REGION of a slot that exists: moves it, or changes whether it logs.
+    pub fn change_memory_region(&self, slot: u32, gpa: u64, flags: u32) -> Result<()> {
+        let v = &self.0;
+        v.check_alive()?;
+        v.slots.change(slot, gpa, flags, v.ipa_bits, &v.memory, &v.shared)
+    }
+
     /// KVM_SET_USER_MEMORY_REGION with size 0: deletes the slot.
     pub fn delete_memory_region(&self, slot: u32) -> Result<()> {
+        self.0.check_alive()?;
         self.0.slots.remove(slot, &self.0.memory, &self.0.shared)
     }
 
     /// KVM_CREATE_VCPU.
     pub fn create_vcpu(&self, id: u32) -> Result<Vcpu> {
+        let vm = &self.0;
+        vm.check_alive()?;
         if id >= MAX_VCPUS {
             return Err(Errno::EINVAL);
         }
-        if self.0.gic.lock().unwrap_or_else(|e| e.into_inner()).is_some() {
+        let most = self.max_vcpus();
+        let mut vcpus = vm.vcpus.write().unwrap_or_else(PoisonError::into_inner);
+        if vcpus.len() as u32 >= most {
+            return Err(Errno::EINVAL);
+        }
+        if vm.gic_ready() {
             return Err(Errno::EBUSY);
         }
-        let mut vcpus = self.0.vcpus.write().unwrap_or_else(|e| e.into_inner());
+        if id >= most {
+            return Err(Errno::EINVAL);
+        }
         if vcpus.contains_key(&id) {
             return Err(Errno::EEXIST);
         }
-        let setup = self.0.gic_setup.lock().unwrap_or_else(|e| e.into_inner());
-        if setup.is_v2() && vcpus.len() >= ulna_vgic::MAX_VCPUS_V2 {
-            return Err(Errno::EINVAL);
-        }
-        drop(setup);
-        let vcpu = Vcpu::new(self.0.clone(), id);
+        locked(&vm.gic_setup).check_room(vcpus.len() + 1)?;
+        let vcpu = Vcpu::new(vm.clone(), id, vcpus.len());
         vcpus.insert(id, vcpu.shared().clone());
-        // The virtual counter starts near zero: the last vCPU created wins, VM-wide.
-        let now = ulna_arm_cpu::cpu::Clock::counter(&*self.0.clock, 0);
-        self.0.cntvoff.store(now, Ordering::SeqCst);
+        if !vm.offsets_fixed.load(Ordering::SeqCst) {
+            // The virtual counter starts near zero: the last vCPU created wins, VM-wide.
+            vm.cntvoff.store(vm.clock.counter(0), Ordering::SeqCst);
+        }
         Ok(vcpu)
+    }
+
+    /// Most vCPUs this VM can have (KVM_CAP_MAX_VCPUS).
+    pub fn max_vcpus(&self) -> u32 {
+        if locked(&self.0.gic_setup).is_v2() { ulna_vgic::MAX_VCPUS_V2 as u32 } else { MAX_VCPUS }
     }
 
     /// KVM_CREATE_DEVICE.
     pub fn create_device(&self, kind: u32) -> Result<Device> {
+        self.0.check_alive()?;
         Device::create(self.0.clone(), kind)
+    }
+
+    /// KVM_ARM_SET_COUNTER_OFFSET: guest counters are the host's less this.
+    pub fn set_counter_offset(&self, offset: u64) -> Result<()> {
+        self.0.check_alive()?;
+        self.0.offsets_fixed.store(true, Ordering::SeqCst);
+        self.0.cntvoff.store(offset, Ordering::SeqCst);
+        self.0.cntpoff.store(offset, Ordering::SeqCst);
+        Ok(())
     }
 
     /// KVM_ARM_PREFERRED_TARGET.
@@ -166,50 +208,83 @@ impl Vm {
             .supported_vcpu_features()
     }
 
-    /// KVM_IRQ_LINE.
-    pub fn irq_line(&self, irq: u32, level: bool) -> Result<()> {
-        let kind = irq >> 24 & 15;
-        let vcpu = (irq >> 28) * 256 + (irq >> 16 & 0xff);
-        let number = irq & 0xffff;
-        let created = self.0.vcpus.read().unwrap_or_else(|e| e.into_inner()).len() as u32;
-        let in_kernel = self.0.gic_setup.lock().unwrap_or_else(|e| e.into_inner()).exists();
-        match kind {
-            device::irq_type::CPU => {
-                if in_kernel {
-                    return Err(Errno::ENXIO);
-                }
-                if vcpu >= created || number > 1 {
-                    return Err(Errno::EINVAL);
-                }
-                let vcpus = self.0.vcpus.read().unwrap_or_else(|e| e.into_inner());
-                let v = vcpus.values().nth(vcpu as usize).ok_or(Errno::EINVAL)?;
-                v.set_pin(number == 1, level);
+    /// KVM_HAS_DEVICE_ATTR on a VM.
+    pub fn has_attr(&self, group: u32, attr: u64) -> Result<()> {
+        self.0.check_alive()?;
+        let known = (group, attr) == (device::GRP_VM_SMCCC_CTRL, device::VM_SMCCC_FILTER);
+        if known { Ok(()) } else { Err(Errno::ENXIO) }
+    }
+
+    /// KVM_ARM_VM_SMCCC_FILTER: what happens to a range of calls.
+    pub fn set_smccc_filter(&self, f: &SmcccFilter) -> Result<()> {
+        self.0.check_alive()?;
+        let mut filter = locked(&self.0.firmware.filter);
+        if f.pad.iter().any(|b| *b != 0) {
+            return Err(Errno::EINVAL);
+        }
+        let mut new = filter.clone();
+        let checked = new.insert(f.base, f.nr_functions, f.action);
+        match checked {
+            // What is wrong in itself is told even after the VM has run.
+            Err(Errno::EINVAL) => Err(Errno::EINVAL),
+            _ if self.0.started.load(Ordering::SeqCst) => Err(Errno::EBUSY),
+            Err(e) => Err(e),
+            Ok(()) => {
+                *filter = new;
                 Ok(())
             }
-            device::irq_type::PPI => {
-                if !in_kernel {
-                    return Err(Errno::ENXIO);
-                }
-                if vcpu >= created || !(16..32).contains(&number) {
+        }
+    }
+
+    /// KVM_IRQ_LINE: `irq` is type (27:24), vCPU (31:28, 23:16) and number (15:0).
+    pub fn irq_line(&self, irq: u32, level: bool) -> Result<()> {
+        let vm = &self.0;
+        vm.check_alive()?;
+        let kind = irq >> 24 & 15;
+        let id = (irq >> 28) * 256 + (irq >> 16 & 0xff);
+        let number = irq & 0xffff;
+        let vcpu = || vm.vcpus().get(&id).cloned().ok_or(Errno::EINVAL);
+        match (kind, vm.gic_exists()) {
+            (device::irq_type::CPU, false) => {
+                let vcpu = vcpu()?;
+                if number > 1 {
                     return Err(Errno::EINVAL);
                 }
-                self.with_gic(|g| g.gic.set_ppi(vcpu as usize, number, level).map_err(|_| Errno::EINVAL))
+                vcpu.set_pin(number == 1, level);
+                Ok(())
             }
-            device::irq_type::SPI => {
-                if !in_kernel {
-                    return Err(Errno::ENXIO);
+            (device::irq_type::PPI, true) => {
+                let vcpu = vcpu()?;
+                if !(16..32).contains(&number) {
+                    return Err(Errno::EINVAL);
                 }
+                vm.lazy_init_gic()?;
+                let own =
+                    vm.timer_ppis()[..2].contains(&number) || vcpu.pmu_irq.load(Ordering::SeqCst) == number;
+                if own {
+                    // KVM's own devices drive these.
+                    return Ok(());
+                }
+                self.with_gic(|g| g.gic.set_ppi(vcpu.index, number, level).map_err(|_| Errno::EINVAL))
+            }
+            (device::irq_type::SPI, true) => {
                 if number < 32 {
                     return Err(Errno::EINVAL);
                 }
+                vm.lazy_init_gic()?;
                 self.with_gic(|g| g.gic.set_spi(number, level).map_err(|_| Errno::EINVAL))
             }
+            (device::irq_type::CPU | device::irq_type::PPI | device::irq_type::SPI, _) => Err(Errno::ENXIO),
             _ => Err(Errno::EINVAL),
         }
     }
 
-    /// Signals an MSI to the ITS at `doorbell` (its GITS_TRANSLATER).
+    /// KVM_SIGNAL_MSI to the ITS at `doorbell` (its GITS_TRANSLATER): whether the guest takes it.
     pub fn signal_msi(&self, doorbell: u64, devid: u32, data: u32) -> Result<bool> {
+        self.0.check_alive()?;
+        if !self.0.gic_exists() {
+            return Err(Errno::EINVAL);
+        }
         let map = self.0.memory.clone();
         self.with_gic(|g| {
             let frame = g.frame(doorbell).ok_or(Errno::EINVAL)?;
@@ -223,28 +298,98 @@ impl Vm {
     }
 
     fn with_gic<T>(&self, f: impl FnOnce(&mut GicState) -> Result<T>) -> Result<T> {
-        self.0.with_gic(f).unwrap_or(Err(Errno::EAGAIN))
+        self.0.with_gic(f).unwrap_or(Err(Errno::EBUSY))
     }
 }
 
 impl VmInner {
-    /// Runs `f` on the initialised interrupt controller and delivers what changed.
-    pub fn with_gic<T>(&self, f: impl FnOnce(&mut GicState) -> T) -> Option<T> {
-        let mut g = self.gic.lock().unwrap_or_else(|e| e.into_inner());
-        let g = g.as_mut()?;
-        let r = f(g);
-        g.deliver();
-        Some(r)
+    /// EIO once the VM is dead.
+    pub fn check_alive(&self) -> Result<()> {
+        if self.dead.load(Ordering::SeqCst) { Err(Errno::EIO) } else { Ok(()) }
+    }
+
+    /// The first run failed for good.
+    pub fn kill(&self) {
+        self.dead.store(true, Ordering::SeqCst);
+    }
+
+    /// The vCPUs by id.
+    pub fn vcpus(&self) -> RwLockReadGuard<'_, BTreeMap<u32, Arc<Shared>>> {
+        self.vcpus.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The vCPUs in the order of creation.
+    pub fn vcpus_in_order(&self) -> Vec<Arc<Shared>> {
+        let mut v: Vec<_> = self.vcpus().values().cloned().collect();
+        v.sort_by_key(|v| v.index);
+        v
+    }
+
+    /// Is one in KVM_RUN? Requests that need them all at rest fail then.
+    pub fn any_vcpu_runs(&self) -> bool {
+        self.vcpus().values().any(|v| v.running.load(Ordering::SeqCst))
+    }
+
+    /// INTIDs of the timers: virtual, physical, and those of EL2.
+    pub fn timer_ppis(&self) -> [u32; 4] {
+        std::array::from_fn(|n| self.timer_ppis[n].load(Ordering::Relaxed))
+    }
+
+    /// Does a PMU use one of these PPIs?
+    pub fn pmu_uses(&self, ppis: &[u32]) -> bool {
+        self.vcpus().values().any(|v| ppis.contains(&v.pmu_irq.load(Ordering::Relaxed)))
     }
 
     /// The machine that all vCPUs show, once the first was initialised.
     pub fn machine(&self) -> Option<Arc<Machine>> {
-        self.machine.lock().unwrap_or_else(|e| e.into_inner()).clone()
+        locked(&self.agreed).as_ref().map(|a| a.1.clone())
+    }
+
+    /// All vCPUs of a VM have the same features: the first to be initialised decides.
+    pub fn agree_on_features(&self, wanted: VcpuFeatures) -> Result<()> {
+        let mut agreed = locked(&self.agreed);
+        match &*agreed {
+            Some((f, _)) if *f == wanted => Ok(()),
+            Some(_) => Err(Errno::EINVAL),
+            None => {
+                let m = Machine::new(&self.config.profile, self.config.policy, wanted);
+                let mut values = self.id_values();
+                for &r in SysReg::ALL {
+                    if is_vm_wide(r)
+                        && let Some(v) = m.reset_value(r, 0)
+                    {
+                        values[r as usize] = v;
+                    }
+                }
+                drop(values);
+                *agreed = Some((wanted, Arc::new(m)));
+                Ok(())
+            }
+        }
+    }
+
+    /// Values of the VM-wide registers by ordinal.
+    pub fn id_values(&self) -> MutexGuard<'_, Box<[u64]>> {
+        locked(&self.id_values)
+    }
+
+    /// What KVM does to the feature ID registers before the first instruction.
+    pub fn finish_id_registers(&self, m: &Machine, vgic3: bool) {
+        if self.started.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut values = self.id_values();
+        for &r in SysReg::ALL {
+            if is_vm_wide(r) {
+                values[r as usize] = m.at_first_run(r, values[r as usize], vgic3);
+            }
+        }
     }
 }
 
 impl Drop for VmInner {
     fn drop(&mut self) {
         self.timers.stop();
+        self.irq_fds.stop();
     }
 }

@@ -111,7 +111,7 @@ impl Board {
 
         let (mut vcpus, pmu) = make_vcpus(&*vm, config.max_cpus)?;
         let mut mpidrs = Vec::new();
-        for vcpu in &vcpus {
+        for vcpu in &mut vcpus {
             mpidrs.push(must("reading MPIDR_EL1", vcpu.get_reg_u64(MPIDR_EL1))?);
         }
         check_page_size(&loaded, must("reading ID_AA64MMFR0_EL1", vcpus[0].get_reg_u64(ID_AA64MMFR0_EL1))?)?;

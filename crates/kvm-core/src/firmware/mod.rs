@@ -1,30 +1,122 @@
 //! What the guest reaches by HVC (or trapped SMC): SMCCC dispatch to the services.
+//!
+//! A call goes through the VMM's filter, then the bitmap of its service decides whether there is such a call, then the
+//! service answers (kvm-arm64-abi.md §6 and §9). What nobody answers is NOT_SUPPORTED.
 
+mod filter;
 pub mod psci;
-mod smccc;
+pub(crate) mod smccc;
+mod trng;
+mod vendor;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use filter::{Action, Filter};
 
 use crate::Result;
-use crate::vcpu::{Leave, Vcpu};
+use crate::run::Leave;
+use crate::vcpu::Vcpu;
 
 /// SMCCC NOT_SUPPORTED.
 pub(crate) const NOT_SUPPORTED: u64 = -1i64 as u64;
+/// INVALID_PARAMETERS of PSCI and TRNG.
+pub(crate) const INVALID_PARAMETERS: u64 = -2i64 as u64;
 
-/// A call with its arguments in x0-x3; results go there, too.
-pub(crate) fn call(vcpu: &mut Vcpu) -> Result<Option<Leave>> {
-    let function = vcpu.cpu.state.x[0] as u32;
-    match function {
-        0x8000_0000..=0x8000_ffff => {
-            let x0 = smccc::arch_call(vcpu, function);
-            answer(vcpu, [x0, 0, 0, 0]);
-            Ok(None)
-        }
-        0x8400_0000..=0x8400_001f | 0xc400_0000..=0xc400_001f => psci::call(vcpu, function),
-        psci::V0_1_FIRST..=psci::V0_1_LAST => psci::call(vcpu, function),
-        _ => {
-            answer(vcpu, [NOT_SUPPORTED, 0, 0, 0]);
-            Ok(None)
+/// KVM_REG_ARM_STD_BMAP: the TRNG.
+pub const STD_BITS: u64 = 1;
+/// KVM_REG_ARM_STD_HYP_BMAP: stolen time.
+pub const STD_HYP_BITS: u64 = 1;
+/// KVM_REG_ARM_VENDOR_HYP_BMAP: the feature list with the UID, PTP.
+pub const VENDOR_HYP_BITS: u64 = 3;
+
+/// Firmware state of a VM.
+pub(crate) struct Firmware {
+    /// KVM_REG_ARM_PSCI_VERSION.
+    pub psci_version: AtomicU64,
+    /// KVM_REG_ARM_STD_BMAP.
+    pub std: AtomicU64,
+    /// KVM_REG_ARM_STD_HYP_BMAP.
+    pub std_hyp: AtomicU64,
+    /// KVM_REG_ARM_VENDOR_HYP_BMAP.
+    pub vendor_hyp: AtomicU64,
+    /// KVM_ARM_VM_SMCCC_FILTER.
+    pub filter: Mutex<Filter>,
+}
+
+impl Default for Firmware {
+    fn default() -> Firmware {
+        Firmware {
+            psci_version: AtomicU64::new(psci::VERSION_1_1),
+            std: AtomicU64::new(STD_BITS),
+            std_hyp: AtomicU64::new(STD_HYP_BITS),
+            vendor_hyp: AtomicU64::new(VENDOR_HYP_BITS),
+            filter: Mutex::default(),
         }
     }
+}
+
+/// How the guest called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Conduit {
+    Hvc,
+    Smc,
+}
+
+/// A call with its arguments in x0-x3; results go there, too. PC is after the instruction.
+pub(crate) fn call(vcpu: &mut Vcpu, conduit: Conduit) -> Result<Option<Leave>> {
+    let function = vcpu.cpu.state.x[0] as u32;
+    if conduit == Conduit::Hvc && smccc::is_workaround(function) {
+        // Served by the exception vector: nothing else changes, and no filter sees it.
+        vcpu.cpu.state.x[0] = 0;
+        return Ok(None);
+    }
+    let action = {
+        let filter = vcpu.vm.firmware.filter.lock().unwrap_or_else(|e| e.into_inner());
+        filter.action(function)
+    };
+    match action {
+        Action::Handle => {}
+        Action::Deny => return refuse(vcpu),
+        Action::Forward => {
+            let flags = if conduit == Conduit::Smc { ulna_kvm_abi::exit::HYPERCALL_EXIT_SMC } else { 0 };
+            return Ok(Some(Leave::Hypercall { function: function.into(), flags }));
+        }
+    }
+    if !allowed(vcpu, function) {
+        return refuse(vcpu);
+    }
+    let x = match function {
+        0x8000_0000..=0x8000_ffff => [smccc::arch_call(vcpu, function), 0, 0, 0],
+        0x8400_0000..=0x8400_001f | 0xc400_0000..=0xc400_001f => return psci::call(vcpu, function),
+        psci::V0_1_FIRST..=psci::V0_1_LAST => return psci::call(vcpu, function),
+        0x8400_0050..=0x8400_0053 | 0xc400_0053 => trng::call(vcpu, function),
+        0x8600_0000..=0x8600_ffff => vendor::call(vcpu, function),
+        _ => return refuse(vcpu),
+    };
+    answer(vcpu, x);
+    Ok(None)
+}
+
+/// Calls that are gated by a bitmap, or always there; everything else is denied.
+fn allowed(vcpu: &Vcpu, function: u32) -> bool {
+    let f = &vcpu.vm.firmware;
+    let bit = |map: &AtomicU64, n: u32| map.load(Ordering::Relaxed) >> n & 1 != 0;
+    match function {
+        smccc::VERSION | smccc::ARCH_FEATURES => true,
+        0x8400_0000..=0x8400_001f | 0xc400_0000..=0xc400_001f => true,
+        psci::V0_1_FIRST..=psci::V0_1_LAST => true,
+        0x8400_0050..=0x8400_0053 | 0xc400_0053 => bit(&f.std, 0),
+        smccc::PV_TIME_FEATURES | smccc::PV_TIME_ST => bit(&f.std_hyp, 0),
+        vendor::UID | vendor::FEATURES => bit(&f.vendor_hyp, 0),
+        vendor::PTP => bit(&f.vendor_hyp, 1),
+        _ => false,
+    }
+}
+
+pub(crate) fn refuse(vcpu: &mut Vcpu) -> Result<Option<Leave>> {
+    answer(vcpu, [NOT_SUPPORTED, 0, 0, 0]);
+    Ok(None)
 }
 
 /// Results in x0-x3.

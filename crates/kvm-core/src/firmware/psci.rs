@@ -5,9 +5,11 @@ use std::sync::atomic::Ordering;
 use ulna_arm_cpu::SysReg;
 use ulna_kvm_abi::{exit, mp_state, vcpu_feature};
 
-use super::answer;
+use super::{INVALID_PARAMETERS, NOT_SUPPORTED, answer, refuse};
 use crate::Result;
-use crate::vcpu::{Leave, ResetTo, Vcpu};
+use crate::run::Leave;
+use crate::shared::ResetTo;
+use crate::vcpu::Vcpu;
 
 /// PSCI 1.1, the newest that KVM 6.12 offers.
 pub const VERSION_1_1: u64 = 0x1_0001;
@@ -17,8 +19,6 @@ const VERSION_1_0: u64 = 0x1_0000;
 pub(super) const V0_1_FIRST: u32 = 0x95c1_ba5e;
 pub(super) const V0_1_LAST: u32 = 0x95c1_ba61;
 
-const NOT_SUPPORTED: u64 = -1i64 as u64;
-const INVALID_PARAMETERS: u64 = -2i64 as u64;
 const ALREADY_ON: u64 = -4i64 as u64;
 const INTERNAL_FAILURE: u64 = -6i64 as u64;
 
@@ -33,6 +33,7 @@ mod function {
     pub const SYSTEM_OFF: u32 = 0x08;
     pub const SYSTEM_RESET: u32 = 0x09;
     pub const FEATURES: u32 = 0x0a;
+    pub const SYSTEM_SUSPEND: u32 = 0x0e;
     pub const SYSTEM_RESET2: u32 = 0x12;
 }
 
@@ -47,10 +48,10 @@ pub(super) fn call(vcpu: &mut Vcpu, id: u32) -> Result<Option<Leave>> {
     if !modern {
         return refuse(vcpu);
     }
-    let version = vcpu.vm.psci_version.load(Ordering::SeqCst);
+    let version = vcpu.vm.firmware.psci_version.load(Ordering::SeqCst);
     let wide = id & SMC64 != 0;
     let number = id & 0x1f;
-    if !exists(number, wide, version) {
+    if !exists(vcpu, number, wide, version) {
         return refuse(vcpu);
     }
     // Arguments of 32-bit calls are 32 bits wide.
@@ -74,7 +75,17 @@ pub(super) fn call(vcpu: &mut Vcpu, id: u32) -> Result<Option<Leave>> {
         function::AFFINITY_INFO => affinity_info(vcpu, a1, a2),
         // Trusted OS is not present.
         function::MIGRATE_INFO_TYPE => 2,
-        function::FEATURES => features(a1 as u32, version),
+        function::FEATURES => features(vcpu, a1 as u32, version),
+        function::SYSTEM_SUSPEND => {
+            // The VMM decides; it finds the arguments where the guest put them.
+            if !wide {
+                for x in &mut vcpu.cpu.state.x[1..4] {
+                    *x &= 0xffff_ffff;
+                }
+            }
+            vcpu.event.set(exit::SYSTEM_EVENT_SUSPEND, None);
+            return Ok(Some(Leave::SystemEvent));
+        }
         function::SYSTEM_OFF => return Ok(Some(system_event(vcpu, exit::SYSTEM_EVENT_SHUTDOWN, 0))),
         function::SYSTEM_RESET => return Ok(Some(system_event(vcpu, exit::SYSTEM_EVENT_RESET, 0))),
         function::SYSTEM_RESET2 => {
@@ -82,8 +93,8 @@ pub(super) fn call(vcpu: &mut Vcpu, id: u32) -> Result<Option<Leave>> {
             if a1 as u32 != 0 && a1 >> 31 & 1 == 0 {
                 INVALID_PARAMETERS
             } else {
-                let flag = exit::SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2;
                 let (x1, x2, x3) = (vcpu.cpu.state.x[1], vcpu.cpu.state.x[2], vcpu.cpu.state.x[3]);
+                let flag = exit::SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2;
                 let leave = system_event(vcpu, exit::SYSTEM_EVENT_RESET, flag);
                 // Type and cookie stay where the VMM can read them.
                 answer(vcpu, [INTERNAL_FAILURE, x1, x2, x3]);
@@ -96,27 +107,23 @@ pub(super) fn call(vcpu: &mut Vcpu, id: u32) -> Result<Option<Leave>> {
     Ok(None)
 }
 
-fn refuse(vcpu: &mut Vcpu) -> Result<Option<Leave>> {
-    answer(vcpu, [NOT_SUPPORTED, 0, 0, 0]);
-    Ok(None)
-}
-
 /// Is the function there in this width and version?
-fn exists(number: u32, wide: bool, version: u64) -> bool {
+fn exists(vcpu: &Vcpu, number: u32, wide: bool, version: u64) -> bool {
     use function::*;
     match number {
         CPU_SUSPEND | CPU_ON | AFFINITY_INFO => true,
         VERSION | CPU_OFF | MIGRATE_INFO_TYPE | SYSTEM_OFF | SYSTEM_RESET => !wide,
         FEATURES => !wide && version >= VERSION_1_0,
+        SYSTEM_SUSPEND => version >= VERSION_1_0 && vcpu.vm.system_suspend.load(Ordering::Relaxed),
         SYSTEM_RESET2 => version >= VERSION_1_1,
         _ => false,
     }
 }
 
-fn features(id: u32, version: u64) -> u64 {
+fn features(vcpu: &Vcpu, id: u32, version: u64) -> u64 {
     const SMCCC_VERSION: u32 = 0x8000_0000;
     let psci = id & !(SMC64 | 0x1f) == 0x8400_0000;
-    let there = id == SMCCC_VERSION || (psci && exists(id & 0x1f, id & SMC64 != 0, version));
+    let there = id == SMCCC_VERSION || (psci && exists(vcpu, id & 0x1f, id & SMC64 != 0, version));
     if there { 0 } else { NOT_SUPPORTED }
 }
 
@@ -141,7 +148,7 @@ fn cpu_on(vcpu: &mut Vcpu, target: u64, pc: u64, x0: u64, modern: bool) -> u64 {
     if target & !AFFINITY != 0 {
         return INVALID_PARAMETERS;
     }
-    let vcpus = vcpu.vm.vcpus.read().unwrap_or_else(|e| e.into_inner());
+    let vcpus = vcpu.vm.vcpus();
     let Some(v) = vcpus.values().find(|v| ulna_machine::mpidr(v.id) & AFFINITY == target) else {
         return INVALID_PARAMETERS;
     };
@@ -158,7 +165,7 @@ fn affinity_info(vcpu: &Vcpu, target: u64, lowest: u64) -> u64 {
         return INVALID_PARAMETERS;
     }
     let mask = AFFINITY & !((1u64 << if lowest == 3 { 32 } else { lowest * 8 }) - 1);
-    let vcpus = vcpu.vm.vcpus.read().unwrap_or_else(|e| e.into_inner());
+    let vcpus = vcpu.vm.vcpus();
     let mut found = false;
     for v in vcpus.values() {
         if ulna_machine::mpidr(v.id) & mask == target & mask {
@@ -174,9 +181,9 @@ fn affinity_info(vcpu: &Vcpu, target: u64, lowest: u64) -> u64 {
 /// SYSTEM_OFF and SYSTEM_RESET: all vCPUs stop; should the VMM let the guest go on, the call has failed.
 fn system_event(vcpu: &mut Vcpu, kind: u32, flags: u64) -> Leave {
     answer(vcpu, [INTERNAL_FAILURE, 0, 0, 0]);
-    for v in vcpu.vm.vcpus.read().unwrap_or_else(|e| e.into_inner()).values() {
+    for v in vcpu.vm.vcpus().values() {
         v.set_mp_state(mp_state::STOPPED);
     }
-    vcpu.event = (kind, [flags]);
+    vcpu.event.set(kind, Some(flags));
     Leave::SystemEvent
 }

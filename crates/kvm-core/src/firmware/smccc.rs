@@ -1,15 +1,23 @@
 //! Arm architecture calls: SMCCC_VERSION, ARCH_FEATURES, the Spectre workarounds (SMCCC 1.1, DEN0028).
 
+use std::sync::atomic::Ordering;
+
+use ulna_arm_cpu::SysReg;
 use ulna_profile::Mitigation;
 
 use super::NOT_SUPPORTED;
 use crate::vcpu::Vcpu;
+use crate::vm::VmInner;
 
-const VERSION: u32 = 0x8000_0000;
-const ARCH_FEATURES: u32 = 0x8000_0001;
+pub(super) const VERSION: u32 = 0x8000_0000;
+pub(super) const ARCH_FEATURES: u32 = 0x8000_0001;
 const ARCH_WORKAROUND_1: u32 = 0x8000_8000;
 const ARCH_WORKAROUND_2: u32 = 0x8000_7fff;
 const ARCH_WORKAROUND_3: u32 = 0x8000_3fff;
+/// Stolen time: the list of its calls.
+pub(super) const PV_TIME_FEATURES: u32 = 0xc500_0020;
+/// Stolen time: the structure's address.
+pub(super) const PV_TIME_ST: u32 = 0xc500_0021;
 /// SMCCC 1.1.
 const VERSION_1_1: u64 = 0x1_0001;
 /// The workaround is there but this CPU does not need it.
@@ -17,24 +25,31 @@ const UNAFFECTED: u64 = 1;
 /// ARCH_WORKAROUND_2 is not required (always off).
 const NOT_REQUIRED: u64 = -2i64 as u64;
 
+/// The workarounds themselves have nothing to do on a CPU that does not speculate.
+pub(super) fn is_workaround(function: u32) -> bool {
+    matches!(function, ARCH_WORKAROUND_1 | ARCH_WORKAROUND_2 | ARCH_WORKAROUND_3)
+}
+
 /// x0 of the answer.
 pub(super) fn arch_call(vcpu: &Vcpu, function: u32) -> u64 {
-    let m = &vcpu.vm.config.profile.mitigations;
     match function {
         VERSION => VERSION_1_1,
-        ARCH_FEATURES => match vcpu.cpu.state.x[1] as u32 {
-            ARCH_WORKAROUND_1 => spectre(m.spectre_v2),
-            ARCH_WORKAROUND_3 => spectre(m.spectre_bhb),
-            ARCH_WORKAROUND_2 => match m.ssb {
-                Mitigation::Vulnerable => NOT_SUPPORTED,
-                Mitigation::Mitigated if vcpu.cpu.has(ulna_arm_cpu::Feat::SSBS) => NOT_SUPPORTED,
-                Mitigation::Mitigated => 0,
-                Mitigation::Unaffected => NOT_REQUIRED,
-            },
-            _ => NOT_SUPPORTED,
+        ARCH_FEATURES => features(vcpu, vcpu.cpu.state.x[1] as u32),
+        _ => NOT_SUPPORTED,
+    }
+}
+
+fn features(vcpu: &Vcpu, function: u32) -> u64 {
+    let m = &vcpu.vm.config.profile.mitigations;
+    match function {
+        ARCH_WORKAROUND_1 => spectre(m.spectre_v2),
+        ARCH_WORKAROUND_3 => spectre(m.spectre_bhb),
+        ARCH_WORKAROUND_2 => match m.ssb {
+            Mitigation::Vulnerable => NOT_SUPPORTED,
+            Mitigation::Mitigated if shows_ssbs(&vcpu.vm) => NOT_SUPPORTED,
+            Mitigation::Mitigated | Mitigation::Unaffected => NOT_REQUIRED,
         },
-        // The workarounds themselves have nothing to do on a CPU that does not speculate.
-        ARCH_WORKAROUND_1 | ARCH_WORKAROUND_2 | ARCH_WORKAROUND_3 => 0,
+        PV_TIME_FEATURES if vcpu.vm.firmware.std_hyp.load(Ordering::Relaxed) & 1 != 0 => 0,
         _ => NOT_SUPPORTED,
     }
 }
@@ -44,5 +59,30 @@ fn spectre(m: Mitigation) -> u64 {
         Mitigation::Vulnerable => NOT_SUPPORTED,
         Mitigation::Mitigated => 0,
         Mitigation::Unaffected => UNAFFECTED,
+    }
+}
+
+/// Does the VM announce ID_AA64PFR1_EL1.SSBS?
+fn shows_ssbs(vm: &VmInner) -> bool {
+    vm.id_values()[SysReg::ID_AA64PFR1_EL1 as usize] >> 4 & 0xf != 0
+}
+
+/// KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_1 to _3 as the host is: what a read answers and a write may claim.
+pub(crate) fn workaround_level(vm: &VmInner, n: u64) -> Option<u64> {
+    let m = &vm.config.profile.mitigations;
+    let level = |m: Mitigation| match m {
+        Mitigation::Vulnerable => 0,
+        Mitigation::Mitigated => 1,
+        Mitigation::Unaffected => 2,
+    };
+    match n {
+        1 => Some(level(m.spectre_v2)),
+        2 => Some(match m.ssb {
+            Mitigation::Vulnerable => 0,
+            Mitigation::Mitigated if shows_ssbs(vm) => 0,
+            Mitigation::Mitigated | Mitigation::Unaffected => 3,
+        }),
+        3 => Some(level(m.spectre_bhb)),
+        _ => None,
     }
 }

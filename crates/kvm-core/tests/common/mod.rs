@@ -78,7 +78,8 @@ pub fn kvm(profile: &str, clock: ClockKind) -> Kvm {
         profile: Profile::builtin(profile).expect("profile"),
         policy: Policy::Hw,
         clock,
-        random: Arc::new(|| 4),
+        random: Arc::new(|| u64::MAX),
+        wall_clock: Arc::new(|| 1_700_000_000_123_456_789),
     })
 }
 
@@ -141,7 +142,7 @@ pub fn set(v: &mut Vcpu, id: RegId, value: u64) {
     v.set_one_reg(id, &value.to_le_bytes()).expect("register");
 }
 
-pub fn get(v: &Vcpu, id: RegId) -> u64 {
+pub fn get(v: &mut Vcpu, id: RegId) -> u64 {
     let mut b = [0; 8];
     v.get_one_reg(id, &mut b).expect("register");
     u64::from_le_bytes(b)

@@ -137,7 +137,7 @@ impl RunArgs {
             ClockArg::Host => ClockKind::Host,
             ClockArg::Insn => ClockKind::Insn,
         };
-        let kvm = Software::new(KvmConfig { profile, policy, clock, random });
+        let kvm = Software::new(KvmConfig { profile, policy, clock, random, wall_clock: Arc::new(wall_clock_ns) });
         ulna_vmm::run(&config, &kvm, &outside)
     }
 
@@ -202,6 +202,11 @@ fn find_profile(host: &str) -> Result<Profile, Error> {
 }
 
 type Random = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+fn wall_clock_ns() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
 
 fn host_outside() -> (Outside, Random) {
     let outside = Outside {

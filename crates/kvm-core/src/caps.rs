@@ -1,0 +1,91 @@
+//! KVM_CHECK_EXTENSION and KVM_ENABLE_CAP (kvm-arm64-abi.md §2): what is not built answers 0, as an older kernel would.
+
+use std::sync::atomic::Ordering;
+
+use ulna_arm_cpu::SysReg;
+use ulna_kvm_abi::{Errno, MAX_VCPUS, NR_MEMSLOTS, cap, vcpu_feature};
+use ulna_machine::{Machine, VcpuFeatures};
+
+use crate::Result;
+use crate::kvm::{Kvm, KvmConfig};
+use crate::vm::Vm;
+
+impl Kvm {
+    /// KVM_CHECK_EXTENSION on the system descriptor.
+    pub fn check_extension(&self, n: u32) -> Result<i32> {
+        // The kernel asks for the VM's interrupt controller where there is no VM.
+        if n == cap::MSI_DEVID { Err(Errno::EINVAL) } else { Ok(common(self.config(), n)) }
+    }
+}
+
+impl Vm {
+    /// KVM_CHECK_EXTENSION on a VM.
+    pub fn check_extension(&self, n: u32) -> Result<i32> {
+        self.0.check_alive()?;
+        Ok(match n {
+            cap::MAX_VCPUS | cap::MAX_VCPU_ID => self.max_vcpus() as i32,
+            cap::MSI_DEVID => i32::from(self.0.setup().has_its()),
+            _ => common(&self.0.config, n),
+        })
+    }
+
+    /// KVM_ENABLE_CAP on a VM.
+    pub fn enable_cap(&self, n: u32, flags: u32, _args: [u64; 4]) -> Result<()> {
+        self.0.check_alive()?;
+        let flag = match n {
+            _ if flags != 0 => return Err(Errno::EINVAL),
+            cap::ARM_NISV_TO_USER => &self.0.nisv_to_user,
+            cap::ARM_SYSTEM_SUSPEND => &self.0.system_suspend,
+            _ => return Err(Errno::EINVAL),
+        };
+        flag.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+fn common(config: &KvmConfig, n: u32) -> i32 {
+    let machine = || Machine::new(&config.profile, config.policy, VcpuFeatures::NONE);
+    let feature = |bit: u32| i32::from(machine().supported_vcpu_features().bits() >> bit & 1 != 0);
+    let gic = config.profile.gic.v2 || config.profile.gic.v3();
+    match n {
+        cap::IRQCHIP => i32::from(gic),
+        cap::USER_MEMORY
+        | cap::MP_STATE
+        | cap::SYNC_MMU
+        | cap::DESTROY_MEMORY_REGION_WORKS
+        | cap::JOIN_MEMORY_REGIONS_WORKS
+        | cap::IRQFD
+        | cap::IOEVENTFD
+        | cap::IOEVENTFD_ANY_LENGTH
+        | cap::ONE_REG
+        | cap::SIGNAL_MSI
+        | cap::READONLY_MEM
+        | cap::ARM_PSCI
+        | cap::ARM_PSCI_0_2
+        | cap::DEVICE_CTRL
+        | cap::ENABLE_CAP_VM
+        | cap::CHECK_EXTENSION_VM
+        | cap::VCPU_ATTRIBUTES
+        | cap::IMMEDIATE_EXIT
+        | cap::ARM_IRQ_LINE_LAYOUT_2
+        | cap::ARM_NISV_TO_USER
+        | cap::SYSTEM_EVENT_DATA
+        | cap::ARM_SYSTEM_SUSPEND
+        | cap::COUNTER_OFFSET
+        | cap::PTP_KVM => 1,
+        cap::NR_MEMSLOTS => NR_MEMSLOTS as i32,
+        cap::NR_VCPUS => {
+            std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_VCPUS as usize) as i32)
+        }
+        cap::MAX_VCPUS | cap::MAX_VCPU_ID => MAX_VCPUS as i32,
+        cap::ARM_VM_IPA_SIZE => config.profile.memory.ipa_bits.into(),
+        cap::GUEST_DEBUG_HW_BPS => (machine().limit(SysReg::ID_AA64DFR0_EL1) >> 12 & 15) as i32 + 1,
+        cap::GUEST_DEBUG_HW_WPS => (machine().limit(SysReg::ID_AA64DFR0_EL1) >> 20 & 15) as i32 + 1,
+        cap::ARM_EL1_32BIT => feature(vcpu_feature::EL1_32BIT),
+        cap::ARM_PMU_V3 => feature(vcpu_feature::PMU_V3),
+        cap::ARM_SVE => feature(vcpu_feature::SVE),
+        cap::ARM_PTRAUTH_ADDRESS => feature(vcpu_feature::PTRAUTH_ADDRESS),
+        cap::ARM_PTRAUTH_GENERIC => feature(vcpu_feature::PTRAUTH_GENERIC),
+        _ => 0,
+    }
+}

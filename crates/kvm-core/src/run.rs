@@ -1,0 +1,257 @@
+//! KVM_RUN: the checks of a first run, the loop, power, sleeping.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use ulna_arm_cpu::cpu::Clock;
+use ulna_arm_cpu::{CpuLines, SysReg};
+use ulna_kvm_abi::{Errno, exit, mp_state, vcpu_feature};
+use ulna_vgic::timer;
+
+use crate::Result;
+use crate::clock::ClockKind;
+use crate::vcpu::Vcpu;
+
+/// Why `run` came back.
+#[derive(Debug)]
+pub enum Run<'a> {
+    /// KVM_EXIT_MMIO, read: fill the bytes in before the next run.
+    MmioRead(u64, &'a mut [u8]),
+    /// KVM_EXIT_MMIO, write.
+    MmioWrite(u64, &'a [u8]),
+    /// KVM_EXIT_SYSTEM_EVENT: type and data.
+    SystemEvent(u32, &'a [u64]),
+    /// KVM_EXIT_HYPERCALL: function id and flags; arguments and results are in x0-x17.
+    Hypercall(u64, u64),
+    /// KVM_EXIT_DEBUG: ESR_EL2, FAR_EL2.
+    Debug(u32, u64),
+    /// KVM_EXIT_ARM_NISV: ESR_EL2.ISS as far as valid, IPA.
+    ArmNisv(u64, u64),
+    /// A kick: KVM_RUN would fail with EINTR.
+    Intr,
+}
+
+/// What one pass of the loop asks `run` to return.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    Mmio,
+    SystemEvent,
+    Hypercall { function: u64, flags: u64 },
+    Debug(u32, u64),
+    ArmNisv { iss: u64, ipa: u64 },
+    Intr,
+}
+
+/// May the vCPU execute?
+enum Power {
+    On,
+    /// Something else has to be looked at first.
+    Again,
+    Leave(Leave),
+}
+
+impl Vcpu {
+    /// What happens once, before the first instruction (kvm-arm64-abi.md §11.3).
+    fn first_run(&mut self) -> Result<()> {
+        if self.ran {
+            return Ok(());
+        }
+        let m = self.check_initialised()?;
+        self.vm.map_gic()?;
+        let vgic3 = self.vm.with_gic(|g| g.gic.config().version == ulna_vgic::Version::V3).unwrap_or(false);
+        self.vm.finish_id_registers(&m, vgic3);
+        {
+            let values = self.vm.id_values();
+            for &r in SysReg::ALL {
+                if crate::vm::is_vm_wide(r) {
+                    self.cpu.state.set_sys(r, values[r as usize]);
+                }
+            }
+        }
+        let f = m.features_for(|r| self.cpu.state.sys(r));
+        self.cpu.set_features(f);
+        if self.vm.gic_exists() {
+            let ppis = self.vm.timer_ppis();
+            let distinct = (0..ppis.len()).all(|a| (0..a).all(|b| ppis[a] != ppis[b]));
+            let taken = self.vm.pmu_uses(&ppis);
+            if !distinct || taken {
+                return Err(Errno::EINVAL);
+            }
+        }
+        if self.has_feature(vcpu_feature::PMU_V3) && !self.pmu_ready {
+            return Err(Errno::EINVAL);
+        }
+        self.vm.started.store(true, Ordering::SeqCst);
+        self.ran = true;
+        Ok(())
+    }
+
+    /// KVM_RUN.
+    pub fn run(&mut self) -> Result<Run<'_>> {
+        self.vm.check_alive()?;
+        self.first_run()?;
+        self.complete_mmio();
+        let leave = if self.shared.immediate_exit.load(Ordering::SeqCst) {
+            Leave::Intr
+        } else {
+            self.shared.running.store(true, Ordering::SeqCst);
+            let left = self.run_until_left();
+            self.shared.running.store(false, Ordering::SeqCst);
+            left?
+        };
+        Ok(match leave {
+            Leave::Mmio => match self.mmio.parts() {
+                (ipa, true, data) => Run::MmioWrite(ipa, data),
+                (ipa, false, data) => Run::MmioRead(ipa, data),
+            },
+            Leave::SystemEvent => Run::SystemEvent(self.event.kind, self.event.data()),
+            Leave::Hypercall { function, flags } => Run::Hypercall(function, flags),
+            Leave::Debug(esr, far) => Run::Debug(esr, far),
+            Leave::ArmNisv { iss, ipa } => Run::ArmNisv(iss, ipa),
+            Leave::Intr => Run::Intr,
+        })
+    }
+
+    fn run_until_left(&mut self) -> Result<Leave> {
+        let left = loop {
+            if self.shared.take_kick() {
+                break Ok(Leave::Intr);
+            }
+            match self.power()? {
+                Power::On => {}
+                Power::Again => continue,
+                Power::Leave(l) => break Ok(l),
+            }
+            self.update_timers();
+            let exit = self.cpu.run();
+            self.update_pmu();
+            match self.handle(exit) {
+                Ok(None) => {}
+                Ok(Some(l)) => break Ok(l),
+                Err(e) => break Err(e),
+            }
+        };
+        // Outside KVM_RUN nobody needs to be woken for a timer.
+        self.vm.timers.set(self.shared.id, None, &self.shared);
+        self.planned = None;
+        left
+    }
+
+    /// Looks at mp_state: blocks while the vCPU is stopped, carries out a reset that CPU_ON asked for.
+    fn power(&mut self) -> Result<Power> {
+        let (state, reset) = {
+            let mut p = self.shared.power();
+            while p.mp_state == mp_state::STOPPED {
+                if self.shared.is_kicked() {
+                    return Ok(Power::Again);
+                }
+                p = self.shared.wait(p, None);
+            }
+            (p.mp_state, p.reset.take())
+        };
+        if let Some(to) = reset {
+            self.apply_power_on(to)?;
+        }
+        if state != mp_state::SUSPENDED {
+            return Ok(Power::On);
+        }
+        // As WFI, but the VMM hears of the wake-up and ends the suspension.
+        self.sleep(None);
+        if self.interrupt_pending() {
+            self.event.set(exit::SYSTEM_EVENT_WAKEUP, None);
+            return Ok(Power::Leave(Leave::SystemEvent));
+        }
+        Ok(Power::Again)
+    }
+
+    /// Brings the timers' outputs to the GIC; the counter value at which the next one rises by itself.
+    fn update_timer_lines(&mut self) -> Option<u64> {
+        let (voff, poff) = (self.vm.cntvoff.load(Ordering::Relaxed), self.vm.cntpoff.load(Ordering::Relaxed));
+        self.cpu.cntvoff = voff;
+        self.cpu.cntpoff = poff;
+        let s = &self.cpu.state;
+        let now = self.vm.clock.counter(s.icount);
+        let outputs = [
+            timer::evaluate(s.sys(SysReg::CNTV_CTL_EL0), s.sys(SysReg::CNTV_CVAL_EL0), now, voff),
+            timer::evaluate(s.sys(SysReg::CNTP_CTL_EL0), s.sys(SysReg::CNTP_CVAL_EL0), now, poff),
+        ];
+        for (n, output) in outputs.iter().enumerate() {
+            if output.line != self.timer_levels[n] {
+                self.timer_levels[n] = output.line;
+                let (index, ppi) = (self.shared.index, self.vm.timer_ppis()[n]);
+                self.vm.with_gic(|g| {
+                    // The PPI exists for every vCPU of the GIC.
+                    let _ = g.gic.set_ppi(index, ppi, output.line);
+                });
+            }
+        }
+        outputs.iter().filter_map(|o| o.deadline).min()
+    }
+
+    /// Brings the timers' outputs to the GIC and plans the next look at them while the CPU runs.
+    fn update_timers(&mut self) {
+        let deadline = self.update_timer_lines();
+        if self.vm.clock.kind() == ClockKind::Insn {
+            self.cpu.budget = deadline.map_or(u64::MAX, |d| self.vm.clock.icount_at(d));
+        } else if deadline != self.planned {
+            let wait = |d| self.vm.clock.until(d, self.cpu.state.icount);
+            let when = deadline.and_then(|d| Instant::now().checked_add(wait(d)));
+            self.vm.timers.set(self.shared.id, when, &self.shared);
+            self.planned = deadline;
+        }
+    }
+
+    /// Brings the PMU's overflow output to the GIC.
+    fn update_pmu(&mut self) {
+        if !self.pmu_ready {
+            return;
+        }
+        let level = self.cpu.pmu_interrupt();
+        if level == self.pmu_level {
+            return;
+        }
+        self.pmu_level = level;
+        let (index, irq) = (self.shared.index, self.shared.pmu_irq.load(Ordering::Relaxed));
+        self.vm.with_gic(|g| {
+            // Checked when it was set.
+            let _ = if irq < 32 { g.gic.set_ppi(index, irq, level) } else { g.gic.set_spi(irq, level) };
+        });
+    }
+
+    /// WFI: blocks until an interrupt is pending, the counter reaches `until` (WFIT), or the loop has something else to
+    /// look at (a kick, a changed power state).
+    pub(crate) fn sleep(&mut self, until: Option<u64>) {
+        loop {
+            let deadline = self.update_timer_lines();
+            if self.interrupt_pending() {
+                return;
+            }
+            let icount = self.cpu.state.icount;
+            let now = self.vm.clock.counter(icount);
+            if until.is_some_and(|u| now >= u) {
+                return;
+            }
+            let deadline = [deadline, until].into_iter().flatten().min();
+            if let (Some(d), ClockKind::Insn) = (deadline, self.vm.clock.kind())
+                && !self.shared.is_kicked()
+            {
+                self.vm.clock.skip_to(d, icount);
+                continue;
+            }
+            let wait = deadline.map(|d| self.vm.clock.until(d, icount).min(Duration::from_secs(1 << 20)));
+            let p = self.shared.power();
+            if self.cpu.lines.get() & CpuLines::KICK != 0 {
+                // The loop looks at everything that a kick can mean.
+                self.cpu.lines.clear(CpuLines::KICK);
+                return;
+            }
+            if !self.interrupt_pending() {
+                drop(self.shared.wait(p, wait));
+            }
+        }
+    }
+
+    pub(crate) fn interrupt_pending(&self) -> bool {
+        self.cpu.lines.get() & (CpuLines::IRQ | CpuLines::FIQ | CpuLines::VSERROR) != 0
+    }
+}

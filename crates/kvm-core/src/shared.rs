@@ -1,0 +1,135 @@
+//! A vCPU as other threads see it: power, interrupt lines, requests, and what wakes it.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use ulna_arm_cpu::CpuLines;
+use ulna_arm_cpu::shared::Pe;
+use ulna_kvm_abi::mp_state;
+
+/// A reset that PSCI CPU_ON asked for, carried out by the vCPU's own thread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ResetTo {
+    pub pc: u64,
+    pub x0: u64,
+    pub big_endian: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Power {
+    pub mp_state: u32,
+    pub reset: Option<ResetTo>,
+}
+
+/// A vCPU as other threads see it.
+#[derive(Default)]
+pub(crate) struct Shared {
+    pub id: u32,
+    /// Its number in the order of creation, which is the GIC's.
+    pub index: usize,
+    pe: OnceLock<Arc<Pe>>,
+    power: Mutex<Power>,
+    /// Something happened that a sleeping vCPU must look at.
+    wake: Condvar,
+    kicked: AtomicBool,
+    /// `kvm_run.immediate_exit`.
+    pub immediate_exit: AtomicBool,
+    /// Its thread is in KVM_RUN.
+    pub running: AtomicBool,
+    /// Levels of the input pins without an in-kernel interrupt controller.
+    pins: AtomicU32,
+    /// INTID of the PMU's overflow interrupt; 0 is none.
+    pub pmu_irq: AtomicU32,
+}
+
+impl Shared {
+    pub fn new(id: u32, index: usize, pe: Arc<Pe>) -> Shared {
+        let s = Shared { id, index, ..Shared::default() };
+        let _ = s.pe.set(pe);
+        s
+    }
+
+    /// The power state under its lock.
+    pub fn power(&self) -> MutexGuard<'_, Power> {
+        self.power.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the vCPU's thread, wherever it is, to look at its flags again: a running one leaves the CPU with a kick, a
+    /// sleeping one wakes. The line is set before the lock is taken, and a sleeper looks at it under the lock, so no
+    /// wake-up is lost.
+    pub fn rouse(&self, bits: u32) {
+        if let Some(p) = self.pe.get() {
+            p.lines.set(bits);
+        }
+        drop(self.power());
+        self.wake.notify_all();
+    }
+
+    /// Waits for [`Shared::rouse`], at most for `wait`; `guard` has been held since the caller looked at the lines.
+    pub fn wait<'a>(&'a self, guard: MutexGuard<'a, Power>, wait: Option<Duration>) -> MutexGuard<'a, Power> {
+        match wait {
+            Some(t) => self.wake.wait_timeout(guard, t).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    /// Makes `run` return EINTR.
+    pub fn kick(&self) {
+        self.kicked.store(true, Ordering::SeqCst);
+        self.rouse(CpuLines::KICK);
+    }
+
+    /// Takes note of a kick.
+    pub fn take_kick(&self) -> bool {
+        self.kicked.swap(false, Ordering::SeqCst)
+    }
+
+    /// Is there a kick that nobody took yet?
+    pub fn is_kicked(&self) -> bool {
+        self.kicked.load(Ordering::SeqCst)
+    }
+
+    /// Levels of the virtual interrupt lines.
+    pub fn set_lines(&self, irq: bool, fiq: bool) {
+        let Some(p) = self.pe.get() else { return };
+        p.lines.set_lines(irq, fiq);
+        if irq || fiq {
+            self.rouse(0);
+        }
+    }
+
+    /// An input pin, without an in-kernel interrupt controller.
+    pub fn set_pin(&self, fiq: bool, level: bool) {
+        let bit = if fiq { 2 } else { 1 };
+        let pins = if level {
+            self.pins.fetch_or(bit, Ordering::SeqCst) | bit
+        } else {
+            self.pins.fetch_and(!bit, Ordering::SeqCst) & !bit
+        };
+        self.set_lines(pins & 1 != 0, pins & 2 != 0);
+    }
+
+    /// KVM_GET_MP_STATE.
+    pub fn mp_state(&self) -> u32 {
+        self.power().mp_state
+    }
+
+    pub fn set_mp_state(&self, s: u32) {
+        self.power().mp_state = s;
+        self.rouse(CpuLines::KICK);
+    }
+
+    /// PSCI CPU_ON: `false` when it is on already. Of two that race one gets `true`.
+    pub fn power_on(&self, to: ResetTo) -> bool {
+        let mut p = self.power();
+        if p.mp_state != mp_state::STOPPED {
+            return false;
+        }
+        p.reset = Some(to);
+        p.mp_state = mp_state::RUNNABLE;
+        drop(p);
+        self.rouse(CpuLines::KICK);
+        true
+    }
+}
