@@ -17,6 +17,7 @@ fn machine(words: &[u32]) -> (Arc<dyn Vm>, Arc<GuestRegionMmap>, Box<dyn Vcpu>) 
         policy: Policy::Hw,
         clock: ClockKind::Host,
         random: Arc::new(|| 4),
+        wall_clock: Arc::new(|| 0),
     });
     let vm = kvm.create_vm(0).expect("VM");
     let mapping = MmapRegion::new(0x1_0000).expect("memory");

@@ -137,7 +137,8 @@ impl RunArgs {
             ClockArg::Host => ClockKind::Host,
             ClockArg::Insn => ClockKind::Insn,
         };
-        let kvm = Software::new(KvmConfig { profile, policy, clock, random, wall_clock: Arc::new(wall_clock_ns) });
+        let kvm =
+            Software::new(KvmConfig { profile, policy, clock, random, wall_clock: Arc::new(wall_clock_ns) });
         ulna_vmm::run(&config, &kvm, &outside)
     }
 
