@@ -7,11 +7,19 @@ use ulna_conformance::machine::{Machine, reference_features};
 
 #[test]
 fn recorded_cases_end_as_under_qemu() {
-    let packed: &[u8] = include_bytes!("../data/el0.gz");
+    replay(include_bytes!("../data/el0.gz"), 10_000);
+}
+
+#[test]
+fn recorded_floating_point_ends_as_under_qemu() {
+    replay(include_bytes!("../data/el0_fp.gz"), 6_000);
+}
+
+fn replay(packed: &[u8], at_least: usize) {
     let mut bytes = Vec::new();
     flate2::read::GzDecoder::new(packed).read_to_end(&mut bytes).expect("a gzip file");
     let cases: Vec<Recorded> = bytes.chunks_exact(RECORDED_LEN).filter_map(Recorded::get).collect();
-    assert!(cases.len() >= 10_000, "only {} cases", cases.len());
+    assert!(cases.len() >= at_least, "only {} cases", cases.len());
     let mut machine = Machine::new(reference_features());
     let mut wrong = Vec::new();
     for batch in cases.chunks(8192) {

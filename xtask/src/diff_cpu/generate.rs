@@ -65,8 +65,14 @@ pub fn case(r: &mut Rng, l: &Line) -> Option<(u64, Case)> {
             insns[1] = w;
         }
     }
-    let seed = r.bits();
-    Some((seed, Case::from_seed(seed, insns)))
+    loop {
+        let seed = r.bits();
+        let c = Case::from_seed(seed, insns);
+        // A denormal that FPCR.FZ flushes is not converted exactly (FPToFixedJS); QEMU 7.2 sets Z all the same.
+        if l.name != "FJCVTZS" || c.regs.fpcr >> 24 & 1 == 0 {
+            return Some((seed, c));
+        }
+    }
 }
 
 /// Lines to test: those whose name or module contains `class`.

@@ -3,23 +3,7 @@
 use super::format::Format;
 use super::real::{infinity, invalid, max_normal, overflow_to_infinity, process_nan, unpack, zero};
 use super::{Env, fpsr};
-
-/// RecipEstimate: `a` is 0.5 to 1 in units of 2^-9; the result 1 to 2 in units of 2^-8.
-fn recip(a: u32) -> u32 {
-    let a = a * 2 + 1;
-    (((1 << 19) / a) + 1) >> 1
-}
-
-/// RecipSqrtEstimate: `a` is 0.25 to 1 in units of 2^-9.
-fn rsqrt(a: u32) -> u32 {
-    let a = if a < 256 { a * 2 + 1 } else { ((a >> 1 << 1) + 1) * 2 };
-    // The greatest b with a * b * b < 2^28, found from its square root.
-    let mut b = u64::from(((1u32 << 28).div_ceil(a) - 1).isqrt());
-    while u64::from(a) * (b + 1) * (b + 1) < 1 << 28 {
-        b += 1;
-    }
-    (b as u32).div_ceil(2)
-}
+use crate::simd::estimate::{recip_estimate as recip_estimate_9, recip_sqrt_estimate as rsqrt_estimate_9};
 
 /// FPRecipEstimate.
 pub fn recip_estimate<F: Format>(env: &mut Env, a: u64) -> u64 {
@@ -44,7 +28,7 @@ pub fn recip_estimate<F: Format>(env: &mut Env, a: u64) -> u64 {
         env.raise(fpsr::UFC);
         return zero::<F>(n.neg);
     }
-    let estimate = u64::from(recip((n.sig >> 55) as u32)) & 0xff;
+    let estimate = u64::from(recip_estimate_9((n.sig >> 55) as u32)) & 0xff;
     // Exponent field of the result, -1 to the largest; at 0 and -1 it is denormal.
     let exp = F::BIAS - 1 - n.exp;
     let frac = if F::FRAC >= 8 { estimate << (F::FRAC - 8) } else { estimate >> (8 - F::FRAC) };
@@ -76,7 +60,7 @@ pub fn rsqrt_estimate<F: Format>(env: &mut Env, a: u64) -> u64 {
     let field = n.exp + F::BIAS;
     let scaled = if field & 1 == 0 { n.sig >> 55 } else { n.sig >> 56 } as u32;
     let exp = (3 * F::BIAS - 1 - field) >> 1;
-    let estimate = u64::from(rsqrt(scaled)) & 0xff;
+    let estimate = u64::from(rsqrt_estimate_9(scaled)) & 0xff;
     (exp as u64) << F::FRAC | estimate << (F::FRAC - 8)
 }
 
@@ -89,14 +73,4 @@ pub fn recip_x<F: Format>(env: &mut Env, a: u64) -> u64 {
     let e = a >> F::FRAC & F::EXP_MAX;
     let e = if e == 0 { F::EXP_MAX - 1 } else { !e & F::EXP_MAX };
     a & F::SIGN | e << F::FRAC
-}
-
-/// UnsignedRecipEstimate.
-pub fn unsigned_recip_estimate(a: u32) -> u32 {
-    if a >> 31 == 0 { u32::MAX } else { recip(a >> 23) << 23 }
-}
-
-/// UnsignedRSqrtEstimate.
-pub fn unsigned_rsqrt_estimate(a: u32) -> u32 {
-    if a >> 30 == 0 { u32::MAX } else { rsqrt(a >> 23) << 23 }
 }

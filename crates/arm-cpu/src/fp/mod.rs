@@ -22,9 +22,7 @@ pub use arith::{add, div, mul, mul_add, mul_add_half, mulx, recip_step, rsqrt_st
 pub use bfloat::{bf_dot, bf_mul_add};
 pub use compare::{compare, compare_eq, compare_ge, compare_gt};
 pub use convert::{convert, convert_to_bf};
-pub use estimate::{
-    recip_estimate, recip_x, rsqrt_estimate, unsigned_recip_estimate, unsigned_rsqrt_estimate,
-};
+pub use estimate::{recip_estimate, recip_x, rsqrt_estimate};
 pub use format::{BFloat, Double, Format, Half, Single};
 pub use integer::{fixed_to_fp, round_int, round_int_n, to_fixed, to_fixed_js};
 pub use minmax::{max, max_num, min, min_num};

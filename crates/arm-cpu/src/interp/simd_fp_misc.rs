@@ -1,7 +1,7 @@
 //! Advanced SIMD floating point with one register as operand (Arm ARM C4.1.97): two-register miscellaneous, across lanes,
 //! fixed point, immediates.
 
-use super::fp_op::{element, env, expand_imm, handlers, q, scalar, vector};
+use super::fp_op::{element, env, expand_imm, handlers, q, scalar};
 use crate::cpu::Cpu;
 use crate::decode::Op;
 use crate::fp::{self, Double, Env, Format, Half, Rounding, Single};
@@ -86,14 +86,6 @@ pub(crate) fn fixed(i: &mut Insn) {
         32
     };
     i.imm = u64::from(double_size - v);
-}
-
-pub(crate) fn urecpe(cpu: &mut Cpu, i: &Insn) -> Exec {
-    vector::<Single>(cpu, i, |_, _, n, _, _| u64::from(fp::unsigned_recip_estimate(n as u32)))
-}
-
-pub(crate) fn ursqrte(cpu: &mut Cpu, i: &Insn) -> Exec {
-    vector::<Single>(cpu, i, |_, _, n, _, _| u64::from(fp::unsigned_rsqrt_estimate(n as u32)))
 }
 
 /// Lanes half as wide; with Q they become the upper half of the destination.
