@@ -56,6 +56,8 @@ type Item = (&'static Line, u64, Case);
 fn skip(l: &Line, newer: bool) -> bool {
     l.feats.iter().any(|f| matches!(f, Feat::PAuth | Feat::PACGA | Feat::RNG | Feat::WFxT))
         || (!newer && l.feats.contains(&Feat::HBC))
+        // QEMU 7.2 extends a negative result beyond the 16 bits of the element; newer ones do not.
+        || (!newer && l.name == "FCVTZS_sfh")
         // No QEMU has it.
         || l.feats.contains(&Feat::XS)
         || matches!(l.name, "WFI" | "WFE")
@@ -63,6 +65,14 @@ fn skip(l: &Line, newer: bool) -> bool {
         || l.name == "FCVTZS_sfh"
         // Pointer authentication in the hint space.
         || l.module == "pauth"
+}
+
+/// FJCVTZS of a denormal that is flushed: inexact by the manual (FPToFixedJS), as in newer QEMUs; exact in 7.2.
+fn old_reference_is_wrong(l: &Line, c: &Case) -> bool {
+    const FZ: u32 = 1 << 24;
+    let operand = c.regs.v[(c.insns[0] >> 5 & 31) as usize] as u64;
+    let denormal = operand << 1 != 0 && operand >> 52 & 0x7ff == 0;
+    l.name == "FJCVTZS" && c.regs.fpcr & FZ != 0 && denormal
 }
 
 /// Runs the comparison.
@@ -112,7 +122,8 @@ pub fn run(a: &Args) -> Result<()> {
     };
     for _ in 0..share {
         for l in &lines {
-            if let Some((seed, c)) = generate::case(&mut rng, l) {
+            let case = generate::case(&mut rng, l).filter(|(_, c)| a.newer || !old_reference_is_wrong(l, c));
+            if let Some((seed, c)) = case {
                 batch.push((*l, seed, c));
                 if batch.len() == BATCH {
                     flush(&mut batch)?;

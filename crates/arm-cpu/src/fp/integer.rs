@@ -1,6 +1,6 @@
 //! Conversions to and from integers and fixed-point numbers, and rounding to integral values.
 
-use super::format::{Double, Format};
+use super::format::{Double, Format, Single};
 use super::real::{Class, Num, Real, process_nan, round, round_with, unpack, zero};
 use super::{Env, Rounding, fpsr};
 
@@ -50,6 +50,18 @@ pub fn to_fixed<F: Format>(
     mode: Rounding,
     width: u32,
 ) -> u64 {
+    if F::BITS >= 32 && mode == Rounding::Zero && fbits == 0 && !env.has(F::FLUSH) {
+        // C's conversion, with the host's instruction, where neither saturation nor a NaN comes in.
+        let x = if F::BITS == 32 { f32::from_bits(a as u32).into() } else { f64::from_bits(a) };
+        let bound = (1u64 << (width - 1)) as f64;
+        if x < bound && x > if unsigned { -1.0 } else { -bound } {
+            let r = x as i64;
+            if r as f64 != x {
+                env.raise(fpsr::IXC);
+            }
+            return r as u64 & (u64::MAX >> (64 - width));
+        }
+    }
     let n = unpack::<F>(env, a);
     let (int, frac) = split(&n, fbits);
     let int = int + u128::from(up(mode, n.neg, int, frac));
@@ -87,6 +99,9 @@ pub fn fixed_to_fp<F: Format>(env: &mut Env, v: u64, fbits: u32, unsigned: bool,
     }
     if fbits == 0 && F::BITS == 64 && m < 1 << 53 {
         return (m as f64).to_bits() | zero::<Double>(neg);
+    }
+    if fbits == 0 && F::BITS == 32 && m < 1 << 24 {
+        return u64::from((m as f32).to_bits()) | zero::<Single>(neg);
     }
     round::<F>(env, Real { neg, exp: 63 - fbits as i32, sig: u128::from(m) << 63 })
 }
