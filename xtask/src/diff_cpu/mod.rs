@@ -61,8 +61,6 @@ fn skip(l: &Line, newer: bool) -> bool {
         // No QEMU has it.
         || l.feats.contains(&Feat::XS)
         || matches!(l.name, "WFI" | "WFE")
-        // QEMU 7.2 extends the sign of the 16-bit result to 32 bits.
-        || l.name == "FCVTZS_sfh"
         // Pointer authentication in the hint space.
         || l.module == "pauth"
 }
