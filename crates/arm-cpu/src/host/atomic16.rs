@@ -47,7 +47,7 @@ pub unsafe fn compare_exchange_16(p: *mut u8, old: u128, new: u128) -> bool {
 /// # Safety
 /// `p` is writable guest memory.
 unsafe fn locked(p: *mut u8, old: u128, new: u128) -> bool {
-    use crate::mem::access::MemInt;
+    use crate::mem::int::MemInt;
     static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _g = LOCK.lock().unwrap_or_else(|e| e.into_inner());
     // SAFETY: the caller's.

@@ -6,8 +6,8 @@ use crate::decode::Op;
 use crate::insn::{Exec, Flow, Insn};
 use crate::interp::ldst_ex::{From64, cas_pair};
 use crate::interp::operand::{dest, or_sp, put_x};
-use crate::mem::access::AtomicInt;
 use crate::mem::attr::Acc;
+use crate::mem::int::AtomicInt;
 
 /// What becomes of the old value `a` and the operand `b`.
 trait Rmw {

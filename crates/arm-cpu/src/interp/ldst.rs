@@ -8,8 +8,8 @@ use crate::cpu::Cpu;
 use crate::insn::{Exec, Flow, Insn, Stop};
 use crate::interp::dp_imm::reserve;
 use crate::interp::operand::{dest, or_sp, put_x};
-use crate::mem::access::MemInt;
 use crate::mem::attr::Acc;
+use crate::mem::int::MemInt;
 use crate::pauth::Key;
 
 /// What is transferred: size in memory, register file, extension.

@@ -7,8 +7,8 @@ use crate::decode::Op;
 use crate::insn::{Exec, Flow, Handler, Insn};
 use crate::interp::ldst::{Kind, S8W, S8X, S16W, S16X, S32X, U8, U16, U32, U64};
 use crate::interp::operand::{dest, or_sp, put_x};
-use crate::mem::access::{AtomicInt, MemInt};
 use crate::mem::attr::Acc;
+use crate::mem::int::{AtomicInt, MemInt};
 
 // Exclusive. Bit 15 asks for acquire or release.
 

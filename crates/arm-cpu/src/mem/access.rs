@@ -3,79 +3,32 @@
 
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::cpu::Cpu;
 use crate::exception::{Exception, fsc};
 use crate::exit::{DataAbort, Exit};
 use crate::insn::Stop;
 use crate::mem::attr::{Acc, AccessKind};
+use crate::mem::int::{AtomicInt, MemInt, get_bytes, put_bytes};
 use crate::mem::physmap::{PAGE_CODE, PAGE_WRITE_GRANTED, Slot, find_slot};
 use crate::mem::stage1::{Fault, Translation};
 use crate::mem::tlb::{Entry, Entry2, NO_TAG, Tlb, sign_extend};
 use crate::shared::Request;
 use crate::{Feat, SysReg};
 
-/// An integer that loads and stores transfer: little-endian in memory.
-pub trait MemInt: Copy + Default + PartialEq + 'static {
+/// The local exclusive monitor: remembers the value, and the store is a compare-and-exchange against it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Monitor {
+    /// Open for a store-exclusive.
+    pub armed: bool,
+    /// Address.
+    pub va: u64,
     /// Size in bytes.
-    const SIZE: u64;
-    /// Reads it at any alignment.
-    ///
-    /// # Safety
-    /// `p` points to `SIZE` mapped bytes of guest memory.
-    unsafe fn get(p: *const u8) -> Self;
-    /// Writes it at any alignment.
-    ///
-    /// # Safety
-    /// `p` points to `SIZE` mapped, writable bytes of guest memory.
-    unsafe fn put(p: *mut u8, v: Self);
-    /// From little-endian bytes.
-    fn from_le(b: &[u8; 16]) -> Self;
-    /// To little-endian bytes.
-    fn to_le(self) -> [u8; 16];
-    /// Byte order reversed, when `swap`.
-    fn swap(self, swap: bool) -> Self;
+    pub size: u8,
+    /// The bytes in memory order, little-endian.
+    pub value: u128,
 }
-
-/// Memory of unknown alignment, read and written as a whole: guest memory changes behind the compiler's back, so accesses
-/// are volatile.
-#[repr(C, packed)]
-#[derive(Clone, Copy)]
-struct Unaligned<T: Copy>(T);
-
-macro_rules! mem_int {
-    ($($t:ty),*) => { $(
-        impl MemInt for $t {
-            const SIZE: u64 = size_of::<$t>() as u64;
-            #[inline(always)]
-            unsafe fn get(p: *const u8) -> Self {
-                // SAFETY: the caller's; a packed struct has alignment 1.
-                unsafe { ptr::read_volatile(p.cast::<Unaligned<$t>>()).0 }
-            }
-            #[inline(always)]
-            unsafe fn put(p: *mut u8, v: Self) {
-                // SAFETY: as above.
-                unsafe { ptr::write_volatile(p.cast::<Unaligned<$t>>(), Unaligned(v)) }
-            }
-            fn from_le(b: &[u8; 16]) -> Self {
-                let mut a = [0; size_of::<$t>()];
-                a.copy_from_slice(&b[..size_of::<$t>()]);
-                <$t>::from_le_bytes(a)
-            }
-            fn to_le(self) -> [u8; 16] {
-                let mut b = [0; 16];
-                b[..size_of::<$t>()].copy_from_slice(&self.to_le_bytes());
-                b
-            }
-            #[inline(always)]
-            fn swap(self, swap: bool) -> Self {
-                if swap { self.swap_bytes() } else { self }
-            }
-        }
-    )* };
-}
-mem_int!(u8, u16, u32, u64, u128);
 
 /// What a page of guest memory is to the access.
 enum Target {
@@ -525,146 +478,6 @@ impl Cpu {
         if v != self.slots_version {
             self.slots = self.config.memory.slots();
             self.slots_version = v;
-        }
-    }
-}
-
-/// The local exclusive monitor: remembers the value, and the store is a compare-and-exchange against it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Monitor {
-    /// Open for a store-exclusive.
-    pub armed: bool,
-    /// Address.
-    pub va: u64,
-    /// Size in bytes.
-    pub size: u8,
-    /// The bytes in memory order, little-endian.
-    pub value: u128,
-}
-
-/// Integers with atomic read-modify-write on guest memory.
-pub trait AtomicInt: MemInt {
-    /// Replaces by `f(old)` atomically; returns old.
-    ///
-    /// # Safety
-    /// `p` points to writable guest memory.
-    unsafe fn update(p: *mut u8, f: impl Fn(Self) -> Self) -> Self;
-    /// Strong compare-exchange.
-    ///
-    /// # Safety
-    /// `p` points to writable guest memory.
-    unsafe fn compare_exchange(p: *mut u8, old: Self, new: Self) -> bool;
-}
-
-macro_rules! atomic_int {
-    ($($t:ty, $a:ty);*) => { $(
-        impl AtomicInt for $t {
-            #[inline(always)]
-            unsafe fn update(p: *mut u8, f: impl Fn(Self) -> Self) -> Self {
-                if p as usize % size_of::<$t>() != 0 {
-                    // SAFETY: the caller's.
-                    return unsafe { update_unaligned(p, size_of::<$t>(), f) };
-                }
-                // SAFETY: the caller's, and aligned.
-                let a = unsafe { <$a>::from_ptr(p.cast()) };
-                let mut old = a.load(Ordering::SeqCst);
-                loop {
-                    match a.compare_exchange_weak(old, f(old), Ordering::SeqCst, Ordering::SeqCst) {
-                        Ok(_) => return old,
-                        Err(now) => old = now,
-                    }
-                }
-            }
-            #[inline(always)]
-            unsafe fn compare_exchange(p: *mut u8, old: Self, new: Self) -> bool {
-                if p as usize % size_of::<$t>() != 0 {
-                    // SAFETY: the caller's; FEAT_LSE2 keeps it inside 16 bytes.
-                    let was: $t = unsafe { update_unaligned(p, size_of::<$t>(), |v: $t| if v == old { new } else { v }) };
-                    return was == old;
-                }
-                // SAFETY: the caller's, and aligned.
-                let a = unsafe { <$a>::from_ptr(p.cast()) };
-                a.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-            }
-        }
-    )* };
-}
-atomic_int!(u8, AtomicU8; u16, AtomicU16; u32, AtomicU32; u64, AtomicU64);
-
-impl AtomicInt for u128 {
-    unsafe fn update(p: *mut u8, f: impl Fn(Self) -> Self) -> Self {
-        loop {
-            // SAFETY: the caller's.
-            let old = unsafe { u128::get(p) };
-            // SAFETY: the caller's; 16-byte atomics are 16-byte aligned (checked before).
-            if unsafe { crate::host::atomic16::compare_exchange_16(p, old, f(old)) } {
-                return old;
-            }
-        }
-    }
-    unsafe fn compare_exchange(p: *mut u8, old: Self, new: Self) -> bool {
-        // SAFETY: the caller's.
-        unsafe { crate::host::atomic16::compare_exchange_16(p, old, new) }
-    }
-}
-
-/// FEAT_LSE2: an atomic inside an aligned 16-byte quantity, done as one on the whole quantity.
-///
-/// # Safety
-/// The 16-byte quantity around `p` is writable guest memory (it never leaves the page).
-#[cold]
-unsafe fn update_unaligned<T: MemInt>(p: *mut u8, size: usize, f: impl Fn(T) -> T) -> T {
-    let base = (p as usize & !15) as *mut u8;
-    let off = p as usize & 15;
-    loop {
-        // SAFETY: the caller's.
-        let old = unsafe { u128::get(base) };
-        let whole = old.to_le_bytes();
-        let mut part = [0u8; 16];
-        part[..size].copy_from_slice(&whole[off..off + size]);
-        let new_part = MemInt::to_le(f(<T as MemInt>::from_le(&part)));
-        let mut new = whole;
-        new[off..off + size].copy_from_slice(&new_part[..size]);
-        // SAFETY: the caller's; `base` is 16-byte aligned.
-        if unsafe { crate::host::atomic16::compare_exchange_16(base, old, u128::from_le_bytes(new)) } {
-            return <T as MemInt>::from_le(&part);
-        }
-    }
-}
-
-/// # Safety
-/// `p..p+out.len()` is guest memory; unused when `out` is empty.
-unsafe fn get_bytes(p: *const u8, out: &mut [u8]) {
-    // Aligned quantities in one go, so that they are single-copy atomic.
-    // SAFETY: the caller's.
-    unsafe {
-        match out.len() {
-            8 => out.copy_from_slice(&u64::get(p).to_le_bytes()),
-            4 => out.copy_from_slice(&u32::get(p).to_le_bytes()),
-            2 => out.copy_from_slice(&u16::get(p).to_le_bytes()),
-            _ => {
-                for (i, b) in out.iter_mut().enumerate() {
-                    *b = u8::get(p.wrapping_add(i));
-                }
-            }
-        }
-    }
-}
-
-/// # Safety
-/// `p..p+data.len()` is writable guest memory.
-unsafe fn put_bytes(p: *mut u8, data: &[u8]) {
-    // SAFETY: the caller's.
-    unsafe {
-        match *data {
-            [a, b, c, d, e, f, g, h] => u64::put(p, u64::from_le_bytes([a, b, c, d, e, f, g, h])),
-            [a, b, c, d] => u32::put(p, u32::from_le_bytes([a, b, c, d])),
-            [a, b] => u16::put(p, u16::from_le_bytes([a, b])),
-            _ => {
-                for (i, b) in data.iter().enumerate() {
-                    u8::put(p.wrapping_add(i), *b);
-                }
-            }
         }
     }
 }

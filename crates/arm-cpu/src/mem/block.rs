@@ -2,8 +2,8 @@
 
 use crate::cpu::Cpu;
 use crate::insn::Stop;
-use crate::mem::access::MemInt;
 use crate::mem::attr::Acc;
+use crate::mem::int::MemInt;
 use crate::mem::tlb::Tlb;
 
 impl Cpu {
