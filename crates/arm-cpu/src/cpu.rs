@@ -193,7 +193,7 @@ impl Cpu {
                     return exit;
                 }
                 if self.slow {
-                    if let Some(exit) = self.step_carefully() {
+                    if let Some(exit) = self.run_slowly() {
                         return exit;
                     }
                     continue;
@@ -222,7 +222,7 @@ impl Cpu {
 
     /// Executes a block; afterwards PC is where execution goes on.
     #[inline(always)]
-    fn run_block(&mut self, insns: &[Insn]) -> Option<Exit> {
+    pub(crate) fn run_block(&mut self, insns: &[Insn]) -> Option<Exit> {
         let mut pc = self.state.pc;
         self.block_pc = pc;
         for (n, i) in insns.iter().enumerate() {
@@ -340,6 +340,9 @@ impl Cpu {
         }
         if lines & CpuLines::RECHECK != 0 {
             self.lines.clear(CpuLines::RECHECK);
+        }
+        if self.step_pending() {
+            return None;
         }
         let masked = self.state.daif;
         if lines & CpuLines::VSERROR != 0 && masked & daif::A == 0 {
@@ -566,7 +569,7 @@ impl Cpu {
     pub fn skip_instruction(&mut self) {
         self.state.pc = self.state.pc.wrapping_add(4);
         self.state.btype = 0;
-        if self.state.sys(SysReg::MDSCR_EL1) & 1 != 0 {
+        if self.mdscr() & 1 != 0 {
             self.state.ss = false;
         }
         self.state.icount += 1;

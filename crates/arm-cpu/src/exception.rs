@@ -233,6 +233,12 @@ impl Cpu {
         self.enter_el1(v, pc);
     }
 
+    /// Enters the synchronous vector for an exception whose ESR_EL1 and FAR_EL1 are written already.
+    pub fn take_prepared(&mut self) {
+        let pc = self.state.pc;
+        self.enter_el1(Vector::Sync, pc);
+    }
+
     fn enter_el1(&mut self, v: Vector, ret: u64) {
         self.pmu_sync();
         let spsr = self.pstate();

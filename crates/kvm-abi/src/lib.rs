@@ -15,7 +15,7 @@ pub mod structs;
 
 pub use errno::Errno;
 pub use reg::RegId;
-pub use structs::{SmcccFilter, VcpuInit};
+pub use structs::{GuestDebug, SmcccFilter, VcpuEvents, VcpuInit};
 
 /// KVM_GET_API_VERSION.
 pub const API_VERSION: i32 = 12;
@@ -57,4 +57,18 @@ pub mod mp_state {
     pub const STOPPED: u32 = 5;
     /// KVM_MP_STATE_SUSPENDED.
     pub const SUSPENDED: u32 = 10;
+}
+
+/// Bits of `GuestDebug::control`.
+pub mod guest_debug {
+    /// KVM_GUESTDBG_ENABLE.
+    pub const ENABLE: u32 = 1;
+    /// KVM_GUESTDBG_SINGLESTEP.
+    pub const SINGLESTEP: u32 = 2;
+    /// KVM_GUESTDBG_USE_SW_BP.
+    pub const USE_SW_BP: u32 = 1 << 16;
+    /// KVM_GUESTDBG_USE_HW.
+    pub const USE_HW: u32 = 1 << 17;
+    /// All of them.
+    pub const VALID: u32 = ENABLE | SINGLESTEP | USE_SW_BP | USE_HW;
 }

@@ -98,6 +98,12 @@ pub trait Vcpu: Send {
     fn mp_state(&self) -> u32;
     /// KVM_SET_MP_STATE.
     fn set_mp_state(&mut self, state: u32) -> Result<()>;
+    /// KVM_SET_GUEST_DEBUG.
+    fn set_guest_debug(&mut self, debug: &abi::GuestDebug) -> Result<()>;
+    /// KVM_GET_VCPU_EVENTS.
+    fn vcpu_events(&mut self) -> Result<abi::VcpuEvents>;
+    /// KVM_SET_VCPU_EVENTS.
+    fn set_vcpu_events(&mut self, events: &abi::VcpuEvents) -> Result<()>;
     /// KVM_RUN. `EINTR` after a kick.
     fn run(&mut self) -> Result<VcpuExit<'_>>;
     /// Brings `run` back from any thread.

@@ -8,7 +8,7 @@ pub use ulna_kvm_core::{ClockKind, KvmConfig, Policy};
 use ulna_kvm_core::{Kvm, Run};
 use vm_memory::{GuestMemoryRegion, GuestRegionMmap};
 
-use crate::abi::SmcccFilter;
+use crate::abi::{GuestDebug, SmcccFilter, VcpuEvents};
 use crate::{Device, Hypervisor, Kicker, RegId, Result, Vcpu, VcpuExit, VcpuInit, Vm};
 
 /// A software KVM as a [`Hypervisor`].
@@ -128,6 +128,15 @@ impl Vcpu for SoftVcpu {
     }
     fn set_mp_state(&mut self, state: u32) -> Result<()> {
         self.0.set_mp_state(state)
+    }
+    fn set_guest_debug(&mut self, debug: &GuestDebug) -> Result<()> {
+        self.0.set_guest_debug(debug)
+    }
+    fn vcpu_events(&mut self) -> Result<VcpuEvents> {
+        self.0.vcpu_events()
+    }
+    fn set_vcpu_events(&mut self, events: &VcpuEvents) -> Result<()> {
+        self.0.set_vcpu_events(events)
     }
     fn run(&mut self) -> Result<VcpuExit<'_>> {
         Ok(match self.0.run()? {

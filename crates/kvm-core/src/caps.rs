@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use ulna_arm_cpu::SysReg;
-use ulna_kvm_abi::{Errno, MAX_VCPUS, NR_MEMSLOTS, cap, vcpu_feature};
+use ulna_kvm_abi::{Errno, MAX_VCPUS, NR_MEMSLOTS, cap, guest_debug, vcpu_feature};
 use ulna_machine::{Machine, VcpuFeatures};
 
 use crate::Result;
@@ -72,7 +72,12 @@ fn common(config: &KvmConfig, n: u32) -> i32 {
         | cap::SYSTEM_EVENT_DATA
         | cap::ARM_SYSTEM_SUSPEND
         | cap::COUNTER_OFFSET
+        | cap::SET_GUEST_DEBUG
+        | cap::VCPU_EVENTS
+        | cap::ARM_INJECT_EXT_DABT
         | cap::PTP_KVM => 1,
+        cap::SET_GUEST_DEBUG2 => guest_debug::VALID as i32,
+        cap::ARM_INJECT_SERROR_ESR => i32::from(machine().limit(SysReg::ID_AA64PFR0_EL1) >> 28 & 15 != 0),
         cap::NR_MEMSLOTS => NR_MEMSLOTS as i32,
         cap::NR_VCPUS => {
             std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_VCPUS as usize) as i32)

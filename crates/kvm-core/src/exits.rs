@@ -31,6 +31,10 @@ impl Mmio {
     pub fn parts(&mut self) -> (u64, bool, &mut [u8]) {
         (self.ipa, self.write, &mut self.data[..self.len])
     }
+    /// The access is not to be completed.
+    pub fn cancel(&mut self) {
+        self.pending = None;
+    }
 }
 
 /// ISS of a data abort with ISV.
@@ -56,6 +60,7 @@ mod iss {
 impl Vcpu {
     /// Carries out an exit; `Some` leaves KVM_RUN.
     pub(crate) fn handle(&mut self, exit: Exit) -> Result<Option<Leave>> {
+        self.faults.note(&exit);
         match exit {
             Exit::Kick | Exit::Budget | Exit::Pmu => {}
             Exit::Wfi => {

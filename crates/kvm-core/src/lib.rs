@@ -10,6 +10,7 @@
 mod attrs;
 mod caps;
 mod clock;
+mod debug;
 mod device;
 mod eventfd;
 mod exits;

@@ -90,16 +90,18 @@ impl Vcpu {
     pub fn run(&mut self) -> Result<Run<'_>> {
         self.vm.check_alive()?;
         self.first_run()?;
-        self.complete_mmio();
-        let leave = if self.shared.immediate_exit.load(Ordering::SeqCst) {
-            Leave::Intr
+        self.enter_debug();
+        self.complete_exit();
+        let left = if self.shared.immediate_exit.load(Ordering::SeqCst) {
+            Ok(Leave::Intr)
         } else {
             self.shared.running.store(true, Ordering::SeqCst);
             let left = self.run_until_left();
             self.shared.running.store(false, Ordering::SeqCst);
-            left?
+            left
         };
-        Ok(match leave {
+        self.leave_debug(&left);
+        Ok(match left? {
             Leave::Mmio => match self.mmio.parts() {
                 (ipa, true, data) => Run::MmioWrite(ipa, data),
                 (ipa, false, data) => Run::MmioRead(ipa, data),
@@ -151,6 +153,7 @@ impl Vcpu {
         };
         if let Some(to) = reset {
             self.apply_power_on(to)?;
+            self.rearm_step();
         }
         if state != mp_state::SUSPENDED {
             return Ok(Power::On);

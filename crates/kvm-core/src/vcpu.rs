@@ -9,6 +9,7 @@ use ulna_kvm_abi::{ARM_TARGET_GENERIC_V8, Errno, VcpuInit, mp_state, vcpu_featur
 use ulna_machine::{Machine, VcpuFeatures};
 
 use crate::Result;
+use crate::debug::{DebugState, Faults};
 use crate::exits::Mmio;
 use crate::shared::{ResetTo, Shared};
 use crate::vm::{Vm, VmInner, is_vm_wide};
@@ -49,6 +50,9 @@ pub struct Vcpu {
     pub(crate) pmu_ready: bool,
     /// Level of the PMU's output as the GIC knows it.
     pub(crate) pmu_level: bool,
+    /// KVM_SET_GUEST_DEBUG.
+    pub(crate) debug: DebugState,
+    pub(crate) faults: Faults,
 }
 
 impl Vcpu {
@@ -74,6 +78,8 @@ impl Vcpu {
             planned: None,
             pmu_ready: false,
             pmu_level: false,
+            debug: DebugState::default(),
+            faults: Faults::default(),
         }
     }
 
@@ -184,6 +190,7 @@ impl Vcpu {
             }
         }
         self.mmio = Mmio::default();
+        self.faults.reset();
         self.planned = None;
         Ok(())
     }

@@ -291,7 +291,7 @@ impl Cpu {
             || self.big_endian_data
             || self.state.sys(SysReg::SCTLR_EL1) & 2 != 0
             || sign_extend(va) != va
-            || self.watchpoints_on;
+            || (self.watchpoints_on && self.debug.page_watched(va));
         if slow {
             return;
         }

@@ -86,6 +86,14 @@ impl Slot {
     pub fn code_gen(&self, ipa: u64) -> &AtomicU32 {
         &self.code_gen[self.page(ipa)]
     }
+    /// Memory may have been written from outside: all code decoded from it is stale.
+    pub fn code_changed(&self) {
+        for (flags, generation) in self.flags.iter().zip(&self.code_gen) {
+            if flags.load(Ordering::SeqCst) & PAGE_CODE != 0 {
+                generation.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
     /// Marks the page of `ipa` dirty, when logging.
     pub fn mark_dirty(&self, ipa: u64) {
         if let Some(d) = &self.dirty {
