@@ -91,6 +91,7 @@ impl Pe {
 #[derive(Debug, Default)]
 pub struct VmShared {
     pes: Mutex<Arc<Vec<Arc<Pe>>>>,
+    flushes: AtomicU64,
 }
 
 impl VmShared {
@@ -113,8 +114,13 @@ impl VmShared {
             pes.iter().enumerate().filter(|(i, _)| Some(*i) != me).map(|(i, p)| (i, p.post(r))).collect();
         Ticket { pes, tickets }
     }
+    /// How often somebody who is no PE made them all look again.
+    pub fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::Relaxed)
+    }
     /// Posts and waits; for callers that are no PE (slot changes, dirty log).
     pub fn quiesce(&self, r: Request) {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
         let t = self.post(None, r);
         while !t.passed() {
             std::thread::yield_now();

@@ -28,6 +28,7 @@ errnos! {
     ENXIO = 6 "no such device or address",
     E2BIG = 7 "list too long",
     ENOEXEC = 8 "not initialised",
+    EBADF = 9 "bad file descriptor",
     EAGAIN = 11 "try again",
     ENOMEM = 12 "out of memory",
     EFAULT = 14 "bad address",

@@ -25,6 +25,66 @@ pub enum Dir {
     Both = 3,
 }
 
+/// What the argument word is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Arg {
+    /// Not looked at.
+    Ignored,
+    /// Must be zero.
+    Zero,
+    /// A number.
+    Number,
+    /// Address of a structure that the kernel reads.
+    In,
+    /// Address of a structure that the kernel writes.
+    Out,
+    /// Address of a structure that the kernel reads and then writes.
+    InOut,
+}
+
+/// Where nested data begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// At the address that the structure holds at this offset.
+    Pointer(u16),
+    /// Behind the structure.
+    Behind,
+}
+
+/// How much of it there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Len {
+    /// So many bytes.
+    Bytes(u32),
+    /// The size field of the register id at the structure's start.
+    Register,
+    /// What the attribute is made of, by descriptor and group.
+    Attribute,
+    /// A bit a page of the slot at the structure's start, in 64-bit words.
+    SlotBits,
+    /// A bit a page, `num_pages` of them, in 64-bit words.
+    PageBits,
+    /// The u32 at the structure's start, times so many bytes.
+    Times32(u32),
+    /// The u64 at the structure's start, times so many bytes.
+    Times64(u32),
+    /// A byte for each 16 bytes of `length`.
+    Granules,
+    /// Memory that stays the caller's: nothing is copied.
+    Shared,
+}
+
+/// Data that an argument structure leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Nested {
+    /// Where.
+    pub place: Place,
+    /// How much.
+    pub len: Len,
+    /// Does the kernel read it (`Write`), write it (`Read`), or either (`Both`)?
+    pub dir: Dir,
+}
+
 /// A request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ioctl {
@@ -32,12 +92,16 @@ pub struct Ioctl {
     pub name: &'static str,
     /// Bits 7:0 of the request.
     pub nr: u8,
-    /// Direction.
+    /// Direction, as the number says; what is really copied is in `arg`.
     pub dir: Dir,
     /// Size of the structure that the number carries.
     pub size: u16,
     /// Descriptors that know it ([`on`]).
     pub on: u8,
+    /// What the argument is.
+    pub arg: Arg,
+    /// What the structure leads to.
+    pub nested: Option<Nested>,
 }
 
 /// The type byte of all requests.
@@ -56,72 +120,102 @@ impl Ioctl {
 }
 
 macro_rules! ioctls {
-    ($($(#[$m:meta])* $name:ident $nr:literal $dir:ident $size:literal $($on:ident)|+;)*) => {
+    ($($(#[$m:meta])* $name:ident $nr:literal $dir:ident $size:literal $arg:ident $($on:ident)|+ $(, $ndir:ident $place:expr => $len:expr)?;)*) => {
         $(
             $(#[$m])*
             #[doc = concat!("KVM_", stringify!($name), ".")]
-            pub const $name: Ioctl =
-                Ioctl { name: stringify!($name), nr: $nr, dir: Dir::$dir, size: $size, on: $(on::$on)|+ };
+            pub const $name: Ioctl = Ioctl {
+                name: stringify!($name),
+                nr: $nr,
+                dir: Dir::$dir,
+                size: $size,
+                on: $(on::$on)|+,
+                arg: Arg::$arg,
+                nested: ioctls!(@nested $($ndir $place => $len)?),
+            };
         )*
         /// All of them.
         pub const ALL: &[Ioctl] = &[$($name,)*];
+
+        /// The numbers, to match a request against.
+        pub mod request {
+            $(#[doc = concat!("KVM_", stringify!($name), ".")] pub const $name: u32 = super::$name.request();)*
+        }
+    };
+    (@nested) => { None };
+    (@nested $ndir:ident $place:expr => $len:expr) => {
+        Some(Nested { place: $place, len: $len, dir: Dir::$ndir })
     };
 }
 
+use Len::*;
+use Place::*;
+
+// Name, number, direction and size as in the header; what the argument is; where it exists; nested data.
 ioctls! {
-    GET_API_VERSION 0x00 None 0 SYSTEM;
-    CREATE_VM 0x01 None 0 SYSTEM;
-    CHECK_EXTENSION 0x03 None 0 SYSTEM | VM;
-    GET_VCPU_MMAP_SIZE 0x04 None 0 SYSTEM;
-    CREATE_VCPU 0x41 None 0 VM;
-    GET_DIRTY_LOG 0x42 Write 16 VM;
-    SET_USER_MEMORY_REGION 0x46 Write 32 VM;
-    SET_USER_MEMORY_REGION2 0x49 Write 160 VM;
-    CREATE_IRQCHIP 0x60 None 0 VM;
-    IRQ_LINE 0x61 Write 8 VM;
-    IRQ_LINE_STATUS 0x67 Both 8 VM;
-    REGISTER_COALESCED_MMIO 0x67 Write 16 VM;
-    UNREGISTER_COALESCED_MMIO 0x68 Write 16 VM;
+    GET_API_VERSION 0x00 None 0 Zero SYSTEM;
+    CREATE_VM 0x01 None 0 Number SYSTEM;
+    CHECK_EXTENSION 0x03 None 0 Number SYSTEM | VM;
+    GET_VCPU_MMAP_SIZE 0x04 None 0 Zero SYSTEM;
+    CREATE_VCPU 0x41 None 0 Number VM;
+    GET_DIRTY_LOG 0x42 Write 16 In VM, Read Pointer(8) => SlotBits;
+    SET_USER_MEMORY_REGION 0x46 Write 32 In VM, Both Pointer(24) => Shared;
+    SET_USER_MEMORY_REGION2 0x49 Write 160 In VM, Both Pointer(24) => Shared;
+    CREATE_IRQCHIP 0x60 None 0 Ignored VM;
+    IRQ_LINE 0x61 Write 8 In VM;
+    IRQ_LINE_STATUS 0x67 Both 8 InOut VM;
+    REGISTER_COALESCED_MMIO 0x67 Write 16 In VM;
+    UNREGISTER_COALESCED_MMIO 0x68 Write 16 In VM;
     /// The entries follow the structure.
-    SET_GSI_ROUTING 0x6a Write 8 VM;
-    IRQFD 0x76 Write 32 VM;
-    IOEVENTFD 0x79 Write 64 VM;
-    RUN 0x80 None 0 VCPU;
-    GET_REGS 0x81 Read 864 VCPU;
-    SET_REGS 0x82 Write 864 VCPU;
-    GET_SREGS 0x83 Read 0 VCPU;
-    SET_SREGS 0x84 Write 0 VCPU;
-    TRANSLATE 0x85 Both 24 VCPU;
-    /// The signal set follows the structure.
-    SET_SIGNAL_MASK 0x8b Write 4 VCPU;
-    GET_FPU 0x8c Read 0 VCPU;
-    SET_FPU 0x8d Write 0 VCPU;
-    GET_MP_STATE 0x98 Read 4 VCPU;
-    SET_MP_STATE 0x99 Write 4 VCPU;
-    SET_GUEST_DEBUG 0x9b Write 520 VCPU;
-    GET_VCPU_EVENTS 0x9f Read 64 VCPU;
-    SET_VCPU_EVENTS 0xa0 Write 64 VCPU;
-    ENABLE_CAP 0xa3 Write 104 VM | VCPU;
-    SIGNAL_MSI 0xa5 Write 32 VM;
-    GET_ONE_REG 0xab Write 16 VCPU;
+    SET_GSI_ROUTING 0x6a Write 8 In VM, Write Behind => Times32(48);
+    IRQFD 0x76 Write 32 In VM;
+    IOEVENTFD 0x79 Write 64 In VM;
+    RUN 0x80 None 0 Zero VCPU;
+    /// A stub: EINVAL.
+    GET_REGS 0x81 Read 864 Ignored VCPU;
+    /// A stub: EINVAL once its argument was read.
+    SET_REGS 0x82 Write 864 In VCPU;
+    /// A stub: EINVAL.
+    GET_SREGS 0x83 Read 0 Ignored VCPU;
+    /// A stub: EINVAL.
+    SET_SREGS 0x84 Write 0 Ignored VCPU;
+    /// A stub: EINVAL once its argument was read.
+    TRANSLATE 0x85 Both 24 In VCPU;
+    /// The signal set follows the structure. A null argument clears the mask.
+    SET_SIGNAL_MASK 0x8b Write 4 In VCPU, Write Behind => Bytes(8);
+    /// A stub: EINVAL.
+    GET_FPU 0x8c Read 0 Ignored VCPU;
+    /// A stub: EINVAL.
+    SET_FPU 0x8d Write 0 Ignored VCPU;
+    GET_MP_STATE 0x98 Read 4 Out VCPU;
+    SET_MP_STATE 0x99 Write 4 In VCPU;
+    SET_GUEST_DEBUG 0x9b Write 520 In VCPU;
+    GET_VCPU_EVENTS 0x9f Read 64 Out VCPU;
+    SET_VCPU_EVENTS 0xa0 Write 64 In VCPU;
+    ENABLE_CAP 0xa3 Write 104 In VM;
+    SIGNAL_MSI 0xa5 Write 32 In VM;
+    GET_ONE_REG 0xab Write 16 In VCPU, Read Pointer(8) => Register;
     /// The same number as GET_ONE_REG, on the other descriptor.
-    ARM_SET_DEVICE_ADDR 0xab Write 16 VM;
-    SET_ONE_REG 0xac Write 16 VCPU;
-    ARM_VCPU_INIT 0xae Write 32 VCPU;
-    ARM_PREFERRED_TARGET 0xaf Read 32 VM;
-    /// The ids follow the structure.
-    GET_REG_LIST 0xb0 Both 8 VCPU;
-    ARM_MTE_COPY_TAGS 0xb4 Read 48 VM;
-    ARM_SET_COUNTER_OFFSET 0xb5 Write 16 VM;
-    ARM_GET_REG_WRITABLE_MASKS 0xb6 Read 64 VM;
-    CLEAR_DIRTY_LOG 0xc0 Both 24 VM;
-    ARM_VCPU_FINALIZE 0xc2 Write 4 VCPU;
-    RESET_DIRTY_RINGS 0xc7 None 0 VM;
-    GET_STATS_FD 0xce None 0 VM | VCPU;
-    CREATE_DEVICE 0xe0 Both 12 VM;
-    SET_DEVICE_ATTR 0xe1 Write 24 VM | VCPU | DEVICE;
-    GET_DEVICE_ATTR 0xe2 Write 24 VM | VCPU | DEVICE;
-    HAS_DEVICE_ATTR 0xe3 Write 24 VM | VCPU | DEVICE;
+    ARM_SET_DEVICE_ADDR 0xab Write 16 In VM;
+    SET_ONE_REG 0xac Write 16 In VCPU, Write Pointer(8) => Register;
+    ARM_VCPU_INIT 0xae Write 32 In VCPU;
+    ARM_PREFERRED_TARGET 0xaf Read 32 Out VM;
+    /// The ids follow the structure; `n` is read, and written in any case.
+    GET_REG_LIST 0xb0 Both 8 InOut VCPU, Read Behind => Times64(8);
+    /// Although its number says that nothing is read.
+    ARM_MTE_COPY_TAGS 0xb4 Read 48 In VM, Both Pointer(16) => Granules;
+    ARM_SET_COUNTER_OFFSET 0xb5 Write 16 In VM;
+    /// Although its number says that nothing is read.
+    ARM_GET_REG_WRITABLE_MASKS 0xb6 Read 64 In VM, Read Pointer(0) => Bytes(192 * 8);
+    CLEAR_DIRTY_LOG 0xc0 Both 24 In VM, Write Pointer(16) => PageBits;
+    ARM_VCPU_FINALIZE 0xc2 Write 4 In VCPU;
+    RESET_DIRTY_RINGS 0xc7 None 0 Ignored VM;
+    GET_STATS_FD 0xce None 0 Ignored VM | VCPU;
+    CREATE_DEVICE 0xe0 Both 12 InOut VM;
+    SET_DEVICE_ATTR 0xe1 Write 24 In VM | VCPU | DEVICE, Write Pointer(16) => Attribute;
+    /// Not on a VM.
+    GET_DEVICE_ATTR 0xe2 Write 24 In VCPU | DEVICE, Read Pointer(16) => Attribute;
+    HAS_DEVICE_ATTR 0xe3 Write 24 In VM | VCPU | DEVICE;
 }
 
 #[cfg(test)]
@@ -165,6 +259,19 @@ mod tests {
         for (i, number) in known {
             assert_eq!(i.request(), number, "{}", i.name);
         }
+    }
+
+    #[test]
+    fn arguments_fit_their_structures() {
+        for i in ALL {
+            let pointer = matches!(i.arg, Arg::In | Arg::Out | Arg::InOut);
+            assert_eq!(pointer, i.size != 0 && i.arg != Arg::Ignored, "{}", i.name);
+            if let Some(Nested { place: Pointer(at), .. }) = i.nested {
+                assert!(at + 8 <= i.size && at.is_multiple_of(8), "{}", i.name);
+            }
+            assert_eq!(Ioctl::find(i.request(), i.on & i.on.wrapping_neg()), Some(i));
+        }
+        assert_eq!(request::GET_ONE_REG, request::ARM_SET_DEVICE_ADDR);
     }
 
     #[test]

@@ -57,6 +57,18 @@ impl Vcpu {
         }
     }
 
+    /// What KVM_SET_DEVICE_ATTR refuses before it reads the value.
+    pub(crate) fn refused_unread(&self, group: u32, attr: u64) -> Result<()> {
+        let pmu = self.has_feature(vcpu_feature::PMU_V3);
+        match group {
+            GRP_TIMER_CTRL if !self.vm.gic_exists() => Err(Errno::EINVAL),
+            GRP_PMU_V3_CTRL if !pmu => Err(Errno::ENODEV),
+            GRP_PMU_V3_CTRL if self.pmu_ready => Err(Errno::EBUSY),
+            GRP_PMU_V3_CTRL if attr == PMU_V3_IRQ && !self.vm.gic_exists() => Err(Errno::EINVAL),
+            _ => Ok(()),
+        }
+    }
+
     fn set_timer_ppi(&mut self, attr: u64, irq: u32) -> Result<()> {
         if !self.vm.gic_exists() || !(16..32).contains(&irq) {
             return Err(Errno::EINVAL);

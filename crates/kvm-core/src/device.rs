@@ -13,7 +13,7 @@ use crate::gic::{
     CPUIF_LEN, DIST_V2_LEN, DIST_V3_LEN, GicSetup, GicState, ITS_LEN, REDIST_LEN, RedistRegion,
 };
 use crate::memory::Tables;
-use crate::vm::VmInner;
+use crate::vm::{Vm, VmInner};
 
 /// KVM_GET_DEVICE_ATTR of an address that is not set.
 const UNSET: u64 = u64::MAX;
@@ -35,6 +35,45 @@ enum Reg {
     Cpu(usize, IccReg),
     /// Levels of 32 lines.
     Levels(usize, u32),
+}
+
+impl Vm {
+    /// KVM_CREATE_DEVICE with KVM_CREATE_DEVICE_TEST: could the host make one of this type?
+    pub fn supports_device(&self, kind: u32) -> bool {
+        let gic = &self.0.config.profile.gic;
+        match kind {
+            TYPE_ARM_VGIC_V2 => gic.v2,
+            TYPE_ARM_VGIC_V3 | TYPE_ARM_VGIC_ITS => gic.v3(),
+            _ => false,
+        }
+    }
+
+    /// KVM_CREATE_IRQCHIP: a GICv2.
+    pub fn create_irqchip(&self) -> Result<()> {
+        self.0.check_alive()?;
+        let gic = &self.0.config.profile.gic;
+        if !gic.v2 && !gic.v3() {
+            return Err(Errno::ENXIO);
+        }
+        self.create_device(TYPE_ARM_VGIC_V2).map(drop)
+    }
+
+    /// KVM_ARM_SET_DEVICE_ADDR: the addresses of a GICv2 as they were set before there were device attributes.
+    pub fn set_device_addr(&self, id: u64, addr: u64) -> Result<()> {
+        self.0.check_alive()?;
+        let (kind, device) = (id & 0xffff, id >> 16 & 0xffff);
+        if device != 0 {
+            return Err(Errno::ENODEV);
+        }
+        let gic = &self.0.config.profile.gic;
+        if !gic.v2 && !gic.v3() {
+            return Err(Errno::ENXIO);
+        }
+        if !matches!(kind, V2_ADDR_TYPE_DIST | V2_ADDR_TYPE_CPU) || !self.0.setup().is_v2() {
+            return Err(Errno::ENODEV);
+        }
+        Device { vm: self.0.clone(), kind: Kind::VgicV2 }.set_attr(GRP_ADDR, kind, addr)
+    }
 }
 
 /// A device descriptor.
@@ -83,6 +122,14 @@ impl Device {
         };
         drop(s);
         Ok(Device { vm, kind })
+    }
+
+    /// What KVM_SET_DEVICE_ATTR refuses before it reads the value.
+    pub(crate) fn refused_unread(&self, group: u32, attr: u64) -> Result<()> {
+        match group {
+            GRP_ADDR | GRP_NR_IRQS => Ok(()),
+            _ => named(group, self.register(group, attr)).map(drop),
+        }
     }
 
     /// KVM_HAS_DEVICE_ATTR.

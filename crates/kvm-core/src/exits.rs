@@ -13,6 +13,7 @@ use crate::Result;
 use crate::firmware::{self, Conduit};
 use crate::memory::Tables;
 use crate::run::Leave;
+use crate::stats::Stat;
 use crate::vcpu::Vcpu;
 
 /// An access that the VMM carries out (`kvm_run.mmio`), and how a read completes.
@@ -64,10 +65,15 @@ impl Vcpu {
         match exit {
             Exit::Kick | Exit::Budget | Exit::Pmu => {}
             Exit::Wfi => {
+                self.shared.stats.count(Stat::Wfi);
                 self.sleep(None);
             }
-            Exit::Wfe => std::thread::yield_now(),
+            Exit::Wfe => {
+                self.shared.stats.count(Stat::Wfe);
+                std::thread::yield_now();
+            }
             Exit::Wfxt { deadline, event } => {
+                self.shared.stats.count(if event { Stat::Wfe } else { Stat::Wfi });
                 // WFET may end early; WFIT waits in terms of CNTVCT_EL0.
                 if event {
                     std::thread::yield_now();
@@ -75,7 +81,10 @@ impl Vcpu {
                     self.sleep(Some(deadline.wrapping_add(self.cpu.cntvoff)));
                 }
             }
-            Exit::Hvc { .. } => return firmware::call(self, Conduit::Hvc),
+            Exit::Hvc { .. } => {
+                self.shared.stats.count(Stat::Hvc);
+                return firmware::call(self, Conduit::Hvc);
+            }
             Exit::Smc { imm } => {
                 self.cpu.skip_instruction();
                 if imm != 0 {
@@ -132,6 +141,7 @@ impl Vcpu {
             }
         });
         if let Some(v) = handled.flatten() {
+            self.shared.stats.count(Stat::MmioKernel);
             if !a.write {
                 self.put(a.iss, v);
             }
@@ -139,12 +149,24 @@ impl Vcpu {
             return Ok(None);
         }
         if a.write && self.vm.io_events.write(a.ipa, len, a.value) {
+            self.shared.stats.count(Stat::MmioKernel);
             self.cpu.skip_instruction();
             return Ok(None);
         }
+        self.shared.stats.count(Stat::MmioUser);
         let data = if a.write { a.value.to_le_bytes() } else { [0; 8] };
         self.mmio = Mmio { ipa: a.ipa, len, write: a.write, data, pending: Some(a.iss) };
         Ok(Some(Leave::Mmio))
+    }
+
+    /// Before KVM_RUN completes an access: `fill` brings the bytes that the VMM read. Where its page does not say MMIO any
+    /// more, the access is forgotten, and the instruction is executed again.
+    pub(crate) fn take_mmio_data(&mut self, wanted: bool, fill: impl FnOnce(&mut [u8])) {
+        if !wanted {
+            self.mmio.pending = None;
+        } else if self.mmio.pending.is_some() && !self.mmio.write {
+            fill(self.mmio.parts().2);
+        }
     }
 
     /// Completes an access that the VMM carried out: the instruction is over.

@@ -4,6 +4,8 @@
 //! the errno that KVM would answer. A vCPU runs on the thread that calls [`Vcpu::run`]; the thread blocks while the vCPU
 //! is powered off or waits for an interrupt.
 //!
+//! `raw` is the same by request number and bytes, as a kernel gets it.
+//!
 //! `firmware` holds what the guest reaches by HVC: SMCCC and PSCI.
 #![deny(unsafe_op_in_unsafe_fn)]
 
@@ -19,8 +21,10 @@ mod gic;
 mod kvm;
 mod memory;
 mod one_reg;
+pub mod raw;
 mod run;
 mod shared;
+mod stats;
 mod timers;
 mod vcpu;
 mod vm;

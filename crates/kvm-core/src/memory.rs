@@ -27,6 +27,11 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
+    /// Is there a slot `id`?
+    pub fn has(&self, id: u32) -> bool {
+        self.by_id.lock().unwrap_or_else(|e| e.into_inner()).contains_key(&id)
+    }
+
     /// Adds slot `id`.
     ///
     /// # Safety

@@ -10,6 +10,7 @@ use ulna_vgic::timer;
 
 use crate::Result;
 use crate::clock::ClockKind;
+use crate::stats::Stat;
 use crate::vcpu::Vcpu;
 
 /// Why `run` came back.
@@ -86,10 +87,15 @@ impl Vcpu {
         Ok(())
     }
 
+    /// The checks before KVM_RUN looks at its page.
+    pub(crate) fn prepare_run(&mut self) -> Result<()> {
+        self.vm.check_alive()?;
+        self.first_run()
+    }
+
     /// KVM_RUN.
     pub fn run(&mut self) -> Result<Run<'_>> {
-        self.vm.check_alive()?;
-        self.first_run()?;
+        self.prepare_run()?;
         self.enter_debug();
         self.complete_exit();
         let left = if self.shared.immediate_exit.load(Ordering::SeqCst) {
@@ -116,16 +122,19 @@ impl Vcpu {
 
     fn run_until_left(&mut self) -> Result<Leave> {
         let left = loop {
-            if self.shared.take_kick() {
+            if self.shared.take_kick() || self.shared.immediate_exit.load(Ordering::SeqCst) {
+                self.shared.stats.count(Stat::Signal);
                 break Ok(Leave::Intr);
             }
-            match self.power()? {
-                Power::On => {}
-                Power::Again => continue,
-                Power::Leave(l) => break Ok(l),
+            match self.power() {
+                Ok(Power::On) => {}
+                Ok(Power::Again) => continue,
+                Ok(Power::Leave(l)) => break Ok(l),
+                Err(e) => break Err(e),
             }
             self.update_timers();
             let exit = self.cpu.run();
+            self.shared.stats.count(Stat::Exits);
             self.update_pmu();
             match self.handle(exit) {
                 Ok(None) => {}
@@ -249,7 +258,11 @@ impl Vcpu {
                 return;
             }
             if !self.interrupt_pending() {
+                self.shared.stats.set_blocking(true);
+                let since = Instant::now();
                 drop(self.shared.wait(p, wait));
+                self.shared.stats.set_blocking(false);
+                self.shared.stats.waited(since.elapsed());
             }
         }
     }

@@ -8,6 +8,8 @@ use ulna_arm_cpu::CpuLines;
 use ulna_arm_cpu::shared::Pe;
 use ulna_kvm_abi::mp_state;
 
+use crate::stats::Stats;
+
 /// A reset that PSCI CPU_ON asked for, carried out by the vCPU's own thread.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ResetTo {
@@ -41,6 +43,7 @@ pub(crate) struct Shared {
     pins: AtomicU32,
     /// INTID of the PMU's overflow interrupt; 0 is none.
     pub pmu_irq: AtomicU32,
+    pub stats: Stats,
 }
 
 impl Shared {
@@ -71,6 +74,13 @@ impl Shared {
         match wait {
             Some(t) => self.wake.wait_timeout(guard, t).unwrap_or_else(PoisonError::into_inner).0,
             None => self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    /// Has a running vCPU look at its flags. No lock: safe in a signal handler, and a sleeping thread does not wake.
+    pub fn nudge(&self) {
+        if let Some(p) = self.pe.get() {
+            p.lines.set(CpuLines::KICK);
         }
     }
 

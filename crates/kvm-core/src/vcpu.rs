@@ -131,6 +131,12 @@ impl Vcpu {
         self.init.is_some_and(|i| i.features[0] >> bit & 1 != 0)
     }
 
+    /// KVM_ARM_VCPU_FINALIZE: there is nothing to finalise without SVE.
+    pub fn finalize(&mut self, _feature: i32) -> Result<()> {
+        self.check_initialised()?;
+        Err(Errno::EINVAL)
+    }
+
     /// KVM_ARM_VCPU_INIT (kvm-arm64-abi.md §11.2).
     pub fn init(&mut self, init: &VcpuInit) -> Result<()> {
         self.vm.check_alive()?;

@@ -236,6 +236,20 @@ impl Vm {
         }
     }
 
+    /// KVM_ARM_GET_REG_WRITABLE_MASKS: bits of the feature-ID registers that can be changed, by op1 (0, 1, 3), CRm, op2.
+    pub fn writable_masks(&self) -> [u64; 192] {
+        let m = Machine::new(&self.0.config.profile, self.0.config.policy, VcpuFeatures::NONE);
+        let mut masks = [0; 192];
+        for &r in SysReg::ALL {
+            let code = usize::from(r.code());
+            let (op0, op1, crn) = (code >> 14, code >> 11 & 7, code >> 7 & 15);
+            if op0 == 3 && matches!(op1, 0 | 1 | 3) && crn == 0 && code >> 3 & 15 < 8 {
+                masks[op1.min(2) * 64 + (code & 0x3f)] = m.writable_mask(r);
+            }
+        }
+        masks
+    }
+
     /// KVM_IRQ_LINE: `irq` is type (27:24), vCPU (31:28, 23:16) and number (15:0).
     pub fn irq_line(&self, irq: u32, level: bool) -> Result<()> {
         let vm = &self.0;

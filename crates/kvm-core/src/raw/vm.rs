@@ -1,0 +1,232 @@
+//! Requests on a VM (kvm-arm64-abi.md §1.3).
+
+use std::sync::Arc;
+
+use ulna_kvm_abi::ioctl::{on, request};
+use ulna_kvm_abi::structs::*;
+use ulna_kvm_abi::{Errno, device};
+
+use super::{Caller, Descriptor, StatsFile, VcpuHandle};
+use crate::{Result, Vm};
+
+/// A VM and who may ask it.
+pub struct VmHandle {
+    vm: Vm,
+    space: u64,
+    share: bool,
+}
+
+/// KVM_IRQFD_FLAG_*.
+const IRQFD_DEASSIGN: u32 = 1;
+const IRQFD_RESAMPLE: u32 = 2;
+/// KVM_IOEVENTFD_FLAG_*.
+const IOEVENTFD_DATAMATCH: u32 = 1;
+const IOEVENTFD_PIO: u32 = 2;
+const IOEVENTFD_DEASSIGN: u32 = 4;
+const IOEVENTFD_VALID: u32 = 0x1f;
+/// KVM_CREATE_DEVICE_TEST.
+const CREATE_DEVICE_TEST: u32 = 1;
+/// KVM_MSI_VALID_DEVID.
+const MSI_VALID_DEVID: u32 = 1;
+/// Registers of KVM_ARM_FEATURE_ID_RANGE.
+const MASKS: usize = 192;
+
+impl VmHandle {
+    /// A VM of the address space `space`; `share`: the pages of its vCPUs can be mapped by others.
+    pub fn new(vm: Vm, space: u64, share: bool) -> VmHandle {
+        VmHandle { vm, space, share }
+    }
+
+    /// The VM.
+    pub fn vm(&self) -> &Vm {
+        &self.vm
+    }
+
+    pub(super) fn shares_pages(&self) -> bool {
+        self.share
+    }
+
+    /// G1, G2: only its maker may ask, and only while it is alive.
+    pub(super) fn check_caller(&self, caller: &Caller<'_>) -> Result<()> {
+        if caller.mem.space() != self.space {
+            return Err(Errno::EIO);
+        }
+        self.vm.0.check_alive()
+    }
+}
+
+pub(super) fn serve(vm: &Arc<VmHandle>, req: u32, arg: u64, caller: &Caller<'_>) -> Result<i32> {
+    let v = &vm.vm;
+    match req {
+        request::CHECK_EXTENSION => {
+            return match u32::try_from(arg) {
+                Ok(n) => v.check_extension(n),
+                Err(_) => Ok(0),
+            };
+        }
+        request::CREATE_VCPU => {
+            // The kernel's parameter is 32 bits wide.
+            return caller.open(|| Ok(Descriptor::Vcpu(VcpuHandle::create(vm, arg as u32)?)));
+        }
+        request::GET_STATS_FD => {
+            return caller.open(|| Ok(Descriptor::Stats(Arc::new(StatsFile::of_vm(vm)))));
+        }
+        request::SET_USER_MEMORY_REGION => set_memory(v, &caller.get(arg)?, caller)?,
+        request::SET_USER_MEMORY_REGION2 => {
+            let r = caller.get::<UserspaceMemoryRegion2>(arg)?;
+            let UserspaceMemoryRegion2 { slot, flags, guest_phys_addr, memory_size, userspace_addr, .. } = r;
+            let r = UserspaceMemoryRegion { slot, flags, guest_phys_addr, memory_size, userspace_addr };
+            set_memory(v, &r, caller)?;
+        }
+        request::CREATE_IRQCHIP => v.create_irqchip()?,
+        request::IRQ_LINE => {
+            let l = caller.get::<IrqLevel>(arg)?;
+            v.irq_line(l.irq, l.level != 0)?;
+        }
+        request::IRQ_LINE_STATUS => {
+            let l = caller.get_writable::<IrqLevel>(arg)?;
+            v.irq_line(l.irq, l.level != 0)?;
+        }
+        request::IRQFD => irqfd(v, &caller.get(arg)?, caller)?,
+        request::IOEVENTFD => ioeventfd(v, &caller.get(arg)?, caller)?,
+        request::ENABLE_CAP => {
+            let c = caller.get::<EnableCap>(arg)?;
+            v.enable_cap(c.cap, c.flags, c.args)?;
+        }
+        request::SIGNAL_MSI => {
+            let m = caller.get::<Msi>(arg)?;
+            return signal_msi(v, &m).map(i32::from);
+        }
+        request::ARM_SET_DEVICE_ADDR => {
+            let a = caller.get::<ArmDeviceAddr>(arg)?;
+            v.set_device_addr(a.id, a.addr)?;
+        }
+        request::ARM_PREFERRED_TARGET => caller.put(arg, &v.preferred_target())?,
+        request::ARM_SET_COUNTER_OFFSET => {
+            let c = caller.get::<ArmCounterOffset>(arg)?;
+            if c.reserved != 0 {
+                return Err(Errno::EINVAL);
+            }
+            if v.0.any_vcpu_runs() {
+                return Err(Errno::EBUSY);
+            }
+            v.set_counter_offset(c.counter_offset)?;
+        }
+        request::ARM_GET_REG_WRITABLE_MASKS => {
+            let r = caller.get::<RegMaskRange>(arg)?;
+            if r.range != 0 || r.reserved.iter().any(|w| *w != 0) {
+                return Err(Errno::EINVAL);
+            }
+            let masks: [u64; MASKS] = v.writable_masks();
+            let bytes: Vec<u8> = masks.iter().flat_map(|m| m.to_le_bytes()).collect();
+            caller.mem.write(r.addr, &bytes)?;
+        }
+        request::ARM_MTE_COPY_TAGS => {
+            // Without KVM_CAP_ARM_MTE.
+            caller.get::<ArmCopyMteTags>(arg)?;
+            return Err(Errno::EINVAL);
+        }
+        request::CREATE_DEVICE => create_device(vm, arg, caller)?,
+        request::SET_DEVICE_ATTR => {
+            let a = caller.get::<DeviceAttr>(arg)?;
+            if (a.group, a.attr) != (device::GRP_VM_SMCCC_CTRL, device::VM_SMCCC_FILTER) {
+                return Err(Errno::ENXIO);
+            }
+            v.set_smccc_filter(&caller.get(a.addr)?)?;
+        }
+        request::HAS_DEVICE_ATTR => {
+            let a = caller.get::<DeviceAttr>(arg)?;
+            v.has_attr(a.group, a.attr)?;
+        }
+        _ => return Err(caller.unbuilt(req, on::VM, arg)),
+    }
+    Ok(0)
+}
+
+fn set_memory(v: &Vm, r: &UserspaceMemoryRegion, caller: &Caller<'_>) -> Result<()> {
+    if r.memory_size == 0 {
+        return v.delete_memory_region(r.slot);
+    }
+    if v.0.slots.has(r.slot) {
+        return v.change_memory_region(r.slot, r.guest_phys_addr, r.flags);
+    }
+    let backing = caller.mem.backing(r.userspace_addr, r.memory_size).ok_or(Errno::ENOMEM)?;
+    // SAFETY: the memory is mapped while its owner lives, as whoever made the backing promised.
+    unsafe {
+        v.set_user_memory_region(
+            r.slot,
+            r.guest_phys_addr,
+            r.memory_size,
+            backing.host,
+            r.flags,
+            backing.owner,
+        )
+    }
+}
+
+fn irqfd(v: &Vm, i: &IrqFd, caller: &Caller<'_>) -> Result<()> {
+    if i.flags & !(IRQFD_DEASSIGN | IRQFD_RESAMPLE) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if i.flags & IRQFD_DEASSIGN != 0 {
+        let fd = caller.files.eventfd(i.fd as i32)?;
+        return v.unregister_irqfd(&fd, i.gsi);
+    }
+    if !v.0.gic_ready() {
+        return Err(Errno::EAGAIN);
+    }
+    let fd = caller.files.eventfd(i.fd as i32)?;
+    if i.flags & IRQFD_RESAMPLE != 0 {
+        caller.files.eventfd(i.resamplefd as i32)?;
+        return Err(Errno::EINVAL);
+    }
+    v.register_irqfd(fd, i.gsi)
+}
+
+fn ioeventfd(v: &Vm, e: &IoEventFd, caller: &Caller<'_>) -> Result<()> {
+    let datamatch = (e.flags & IOEVENTFD_DATAMATCH != 0).then_some(e.datamatch);
+    let deassign = e.flags & IOEVENTFD_DEASSIGN != 0;
+    if !deassign {
+        let known = matches!(e.len, 0 | 1 | 2 | 4 | 8) && e.flags & !IOEVENTFD_VALID == 0;
+        let wraps = e.addr.checked_add(e.len.into()).is_none();
+        if !known || wraps || e.len == 0 && datamatch.is_some() {
+            return Err(Errno::EINVAL);
+        }
+    }
+    let fd = caller.files.eventfd(e.fd)?;
+    if e.flags & IOEVENTFD_PIO != 0 {
+        // A bus that no arm64 guest reaches.
+        return if deassign { Err(Errno::ENOENT) } else { Ok(()) };
+    }
+    if deassign {
+        v.unregister_ioeventfd(&fd, e.addr, e.len, datamatch)
+    } else {
+        v.register_ioeventfd(fd, e.addr, e.len, datamatch)
+    }
+}
+
+fn signal_msi(v: &Vm, m: &Msi) -> Result<bool> {
+    if !v.0.gic_exists() || m.flags & !MSI_VALID_DEVID != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if !v.0.setup().has_its() {
+        return Err(Errno::ENODEV);
+    }
+    if m.flags & MSI_VALID_DEVID == 0 {
+        return Err(Errno::EINVAL);
+    }
+    v.signal_msi(u64::from(m.address_hi) << 32 | u64::from(m.address_lo), m.devid, m.data)
+}
+
+fn create_device(vm: &Arc<VmHandle>, arg: u64, caller: &Caller<'_>) -> Result<()> {
+    let mut c = caller.get_writable::<CreateDevice>(arg)?;
+    if !vm.vm.supports_device(c.type_) {
+        return Err(Errno::ENODEV);
+    }
+    if c.flags & CREATE_DEVICE_TEST != 0 {
+        return Ok(());
+    }
+    let fd = caller.open(|| Ok(Descriptor::Device(vm.clone(), Arc::new(vm.vm.create_device(c.type_)?))))?;
+    c.fd = fd as u32;
+    caller.put(arg, &c)
+}
