@@ -12,6 +12,7 @@ pub mod exit;
 pub mod ioctl;
 pub mod reg;
 pub mod structs;
+pub mod uapi;
 
 pub use errno::Errno;
 pub use reg::RegId;

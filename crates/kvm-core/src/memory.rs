@@ -27,9 +27,9 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// Is there a slot `id`?
-    pub fn has(&self, id: u32) -> bool {
-        self.by_id.lock().unwrap_or_else(|e| e.into_inner()).contains_key(&id)
+    /// Bytes of slot `id`, if there is one.
+    pub fn size(&self, id: u32) -> Option<u64> {
+        self.by_id.lock().unwrap_or_else(|e| e.into_inner()).get(&id).map(|e| e.slot.len)
     }
 
     /// Adds slot `id`.

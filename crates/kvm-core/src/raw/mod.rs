@@ -96,6 +96,10 @@ pub trait Files: Send + Sync {
     fn shares_pages(&self) -> bool {
         false
     }
+    /// Shall requests be refused that carry something where the interface asks for zero, though KVM accepts them?
+    fn strict(&self) -> bool {
+        false
+    }
 }
 
 /// Who asks.

@@ -42,6 +42,12 @@ impl VmHandle {
         &self.vm
     }
 
+    /// Bytes that KVM_GET_DIRTY_LOG of a slot writes.
+    pub fn dirty_log_bytes(&self, slot: u32) -> Option<usize> {
+        let len = self.vm.0.slots.size(slot)?;
+        usize::try_from(len.div_ceil(4096).div_ceil(64) * 8).ok()
+    }
+
     pub(super) fn shares_pages(&self) -> bool {
         self.share
     }
@@ -147,7 +153,7 @@ fn set_memory(v: &Vm, r: &UserspaceMemoryRegion, caller: &Caller<'_>) -> Result<
     if r.memory_size == 0 {
         return v.delete_memory_region(r.slot);
     }
-    if v.0.slots.has(r.slot) {
+    if v.0.slots.size(r.slot).is_some() {
         return v.change_memory_region(r.slot, r.guest_phys_addr, r.flags);
     }
     let backing = caller.mem.backing(r.userspace_addr, r.memory_size).ok_or(Errno::ENOMEM)?;
