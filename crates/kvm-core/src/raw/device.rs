@@ -2,7 +2,6 @@
 
 use ulna_kvm_abi::device::*;
 use ulna_kvm_abi::ioctl::request;
-use ulna_kvm_abi::structs::DeviceAttr;
 
 use super::Caller;
 use crate::{Device, Result};
@@ -32,7 +31,7 @@ fn fetch(width: Width, addr: u64, caller: &Caller<'_>) -> Result<u64> {
 }
 
 pub(super) fn serve(d: &Device, req: u32, arg: u64, caller: &Caller<'_>) -> Result<i32> {
-    let a = caller.get::<DeviceAttr>(arg)?;
+    let a = caller.attr(arg)?;
     let width = width(a.group);
     match req {
         request::SET_DEVICE_ATTR => match fetch(width, a.addr, caller) {

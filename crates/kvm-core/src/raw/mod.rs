@@ -43,7 +43,7 @@ use std::sync::Arc;
 
 use ulna_kvm_abi::Errno;
 use ulna_kvm_abi::ioctl::{Ioctl, TYPE, on};
-use ulna_kvm_abi::structs::Wire;
+use ulna_kvm_abi::structs::{DeviceAttr, Wire};
 
 use crate::{Device, Kvm, Result};
 
@@ -126,6 +126,18 @@ impl Caller<'_> {
         let b = b.get_mut(..T::SIZE).ok_or(Errno::EFAULT)?;
         v.to_bytes(b);
         self.mem.write(addr, b)
+    }
+
+    /// What should be zero, is: asked only of a strict caller.
+    fn tidy(&self, zero: bool) -> Result<()> {
+        if zero || !self.files.strict() { Ok(()) } else { Err(Errno::EINVAL) }
+    }
+
+    /// The structure of an attribute request.
+    fn attr(&self, addr: u64) -> Result<DeviceAttr> {
+        let a = self.get::<DeviceAttr>(addr)?;
+        self.tidy(a.flags == 0)?;
+        Ok(a)
     }
 
     /// A structure that will be written after it was read: it must be possible before anything is done.

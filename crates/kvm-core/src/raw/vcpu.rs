@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ulna_kvm_abi::ioctl::{on, request};
-use ulna_kvm_abi::structs::{DeviceAttr, MpState, OneReg, SignalMask, VcpuInit};
+use ulna_kvm_abi::ioctl::request;
+use ulna_kvm_abi::structs::{DeviceAttr, GuestDebug, MpState, OneReg, SignalMask, VcpuEvents, VcpuInit};
 use ulna_kvm_abi::{Errno, RegId, device, exit};
 
 use super::page::{RunPage, run_offset};
@@ -204,22 +204,31 @@ pub(super) fn serve(v: &Arc<VcpuHandle>, req: u32, arg: u64, caller: &Caller<'_>
             *v.signal_mask.lock().unwrap_or_else(PoisonError::into_inner) = mask;
         }
         request::SET_DEVICE_ATTR => {
-            let a = caller.get::<DeviceAttr>(arg)?;
+            let a = caller.attr(arg)?;
             set_attr(&mut v.lock(), &a, caller)?;
         }
         request::GET_DEVICE_ATTR => {
-            let a = caller.get::<DeviceAttr>(arg)?;
+            let a = caller.attr(arg)?;
             get_attr(&v.lock(), &a, caller)?;
         }
         request::HAS_DEVICE_ATTR => {
-            let a = caller.get::<DeviceAttr>(arg)?;
+            let a = caller.attr(arg)?;
             v.lock().has_attr(a.group, a.attr)?;
         }
-        request::GET_VCPU_EVENTS | request::SET_VCPU_EVENTS => {
-            v.lock().check_initialised()?;
-            return Err(caller.unbuilt(req, on::VCPU, arg));
+        request::GET_VCPU_EVENTS => {
+            let events = v.lock().vcpu_events()?;
+            caller.put(arg, &events)?;
         }
-        request::SET_GUEST_DEBUG => return Err(caller.unbuilt(req, on::VCPU, arg)),
+        request::SET_VCPU_EVENTS => {
+            let mut vcpu = v.lock();
+            vcpu.check_initialised()?;
+            vcpu.set_vcpu_events(&caller.get::<VcpuEvents>(arg)?)?;
+        }
+        request::SET_GUEST_DEBUG => {
+            let d = caller.get::<GuestDebug>(arg)?;
+            caller.tidy(d.pad == 0)?;
+            v.lock().set_guest_debug(&d)?;
+        }
         // Of other architectures: what they read is read, and nothing is done.
         request::SET_REGS => {
             caller.get::<[u8; 864]>(arg)?;

@@ -80,6 +80,7 @@ pub(super) fn serve(vm: &Arc<VmHandle>, req: u32, arg: u64, caller: &Caller<'_>)
         request::SET_USER_MEMORY_REGION => set_memory(v, &caller.get(arg)?, caller)?,
         request::SET_USER_MEMORY_REGION2 => {
             let r = caller.get::<UserspaceMemoryRegion2>(arg)?;
+            caller.tidy(r.pad1 == 0 && r.pad2 == [0; 14])?;
             let UserspaceMemoryRegion2 { slot, flags, guest_phys_addr, memory_size, userspace_addr, .. } = r;
             let r = UserspaceMemoryRegion { slot, flags, guest_phys_addr, memory_size, userspace_addr };
             set_memory(v, &r, caller)?;
@@ -97,10 +98,12 @@ pub(super) fn serve(vm: &Arc<VmHandle>, req: u32, arg: u64, caller: &Caller<'_>)
         request::IOEVENTFD => ioeventfd(v, &caller.get(arg)?, caller)?,
         request::ENABLE_CAP => {
             let c = caller.get::<EnableCap>(arg)?;
+            caller.tidy(c.pad == [0; 64])?;
             v.enable_cap(c.cap, c.flags, c.args)?;
         }
         request::SIGNAL_MSI => {
             let m = caller.get::<Msi>(arg)?;
+            caller.tidy(m.pad == [0; 12])?;
             return signal_msi(v, &m).map(i32::from);
         }
         request::ARM_SET_DEVICE_ADDR => {
@@ -134,14 +137,14 @@ pub(super) fn serve(vm: &Arc<VmHandle>, req: u32, arg: u64, caller: &Caller<'_>)
         }
         request::CREATE_DEVICE => create_device(vm, arg, caller)?,
         request::SET_DEVICE_ATTR => {
-            let a = caller.get::<DeviceAttr>(arg)?;
+            let a = caller.attr(arg)?;
             if (a.group, a.attr) != (device::GRP_VM_SMCCC_CTRL, device::VM_SMCCC_FILTER) {
                 return Err(Errno::ENXIO);
             }
             v.set_smccc_filter(&caller.get(a.addr)?)?;
         }
         request::HAS_DEVICE_ATTR => {
-            let a = caller.get::<DeviceAttr>(arg)?;
+            let a = caller.attr(arg)?;
             v.has_attr(a.group, a.attr)?;
         }
         _ => return Err(caller.unbuilt(req, on::VM, arg)),
@@ -171,6 +174,7 @@ fn set_memory(v: &Vm, r: &UserspaceMemoryRegion, caller: &Caller<'_>) -> Result<
 }
 
 fn irqfd(v: &Vm, i: &IrqFd, caller: &Caller<'_>) -> Result<()> {
+    caller.tidy(i.pad == [0; 16])?;
     if i.flags & !(IRQFD_DEASSIGN | IRQFD_RESAMPLE) != 0 {
         return Err(Errno::EINVAL);
     }
@@ -190,6 +194,7 @@ fn irqfd(v: &Vm, i: &IrqFd, caller: &Caller<'_>) -> Result<()> {
 }
 
 fn ioeventfd(v: &Vm, e: &IoEventFd, caller: &Caller<'_>) -> Result<()> {
+    caller.tidy(e.pad == [0; 36])?;
     let datamatch = (e.flags & IOEVENTFD_DATAMATCH != 0).then_some(e.datamatch);
     let deassign = e.flags & IOEVENTFD_DEASSIGN != 0;
     if !deassign {
@@ -226,6 +231,7 @@ fn signal_msi(v: &Vm, m: &Msi) -> Result<bool> {
 
 fn create_device(vm: &Arc<VmHandle>, arg: u64, caller: &Caller<'_>) -> Result<()> {
     let mut c = caller.get_writable::<CreateDevice>(arg)?;
+    caller.tidy(c.flags & !CREATE_DEVICE_TEST == 0)?;
     if !vm.vm.supports_device(c.type_) {
         return Err(Errno::ENODEV);
     }
