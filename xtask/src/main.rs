@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 mod coverage;
 mod diff_cpu;
 mod diff_system;
+mod header_check;
 mod linux;
 mod reference;
 mod walls;
@@ -26,6 +27,8 @@ enum Task {
     DiffSystem(diff_system::Args),
     /// The decode table against Arm's machine-readable encodings.
     Coverage(coverage::Args),
+    /// Numbers and layouts of kvm-abi against the C headers.
+    HeaderCheck(header_check::Args),
     /// Boots a Debian kernel as a user would: CPUs, disk, network.
     Linux(linux::Args),
     /// The generated pages of the book, and the links of all pages.
@@ -39,6 +42,7 @@ fn main() -> Result<()> {
         Task::DiffCpu(a) => diff_cpu::run(&a),
         Task::DiffSystem(a) => diff_system::run(&a),
         Task::Coverage(a) => coverage::run(&a),
+        Task::HeaderCheck(a) => header_check::run(&a),
         Task::Linux(a) => linux::run(&a),
         Task::Reference(a) => reference::run(&a),
         Task::Walls => walls::run(),
