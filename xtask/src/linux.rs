@@ -1,6 +1,6 @@
 //! `cargo xtask linux`: boots a real Debian kernel as a user would: to its init with 1 and 4 vCPUs, with a disk (ext4
 //! made on the host, files exchanged both ways, `fsck` clean), and with the network (a file fetched from a server on
-//! loopback). The guest is what `shared/bench/build-guest` makes.
+//! loopback), and by UEFI firmware. The guest is what `shared/bench/build-guest` makes.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -17,6 +17,12 @@ pub struct Args {
     /// Directory with Image and initramfs.cpio.
     #[arg(long)]
     guest: PathBuf,
+    /// UEFI firmware (Debian's package qemu-efi-aarch64). Where there is none, its stories are left out.
+    #[arg(long, default_value = "/usr/share/AAVMF/AAVMF_CODE.fd")]
+    firmware: PathBuf,
+    /// Only the stories whose name holds this text.
+    #[arg(long, default_value = "")]
+    only: String,
     /// The program under test.
     #[arg(long, default_value = "target/release/ulna")]
     ulna: PathBuf,
@@ -29,6 +35,9 @@ pub struct Args {
 pub fn run(a: &Args) -> Result<()> {
     let mut passed = 0;
     let mut story = |name: &str, f: &dyn Fn() -> Result<()>| -> Result<()> {
+        if !name.contains(&a.only) {
+            return Ok(());
+        }
         let t = Instant::now();
         f().with_context(|| name.to_string())?;
         println!("linux: {name}: ok ({:.1} s)", t.elapsed().as_secs_f64());
@@ -41,6 +50,13 @@ pub fn run(a: &Args) -> Result<()> {
     story("a disk: files both ways, fsck clean", &|| disk(a))?;
     if !a.no_net {
         story("the network: a file from a server on loopback", &|| network(a))?;
+    }
+    if a.firmware.exists() {
+        story("UEFI starts the kernel that it is given", &|| uefi_kernel(a))?;
+        story("UEFI starts kernels from a disk", &|| uefi_disk(a))?;
+        story("UEFI keeps its variables", &|| uefi_variables(a))?;
+    } else {
+        println!("linux: no {}: UEFI left out", a.firmware.display());
     }
     println!("{passed} passed, 0 failed");
     Ok(())
@@ -55,18 +71,24 @@ struct Guest {
 
 impl Guest {
     fn start(a: &Args, bench: &str, more: &[&str]) -> Result<Guest> {
-        let mut child = Command::new(&a.ulna)
+        let mut command = Command::new(&a.ulna);
+        command
             .arg("run")
             .arg("--kernel")
             .arg(a.guest.join("Image"))
             .arg("--initrd")
             .arg(a.guest.join("initramfs.cpio"))
-            .args(["--cmdline", &format!("console=ttyAMA0 quiet modules=all bench={bench}")])
-            .args(more)
+            .args(["--cmdline", &cmdline(bench)])
+            .args(more);
+        Guest::launch(command)
+    }
+
+    fn launch(mut command: Command) -> Result<Guest> {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .with_context(|| format!("start {}", a.ulna.display()))?;
+            .with_context(|| format!("start {command:?}"))?;
         let mut out = child.stdout.take().context("stdout")?;
         let (tx, output) = channel();
         std::thread::spawn(move || {
@@ -94,6 +116,12 @@ impl Guest {
                 Err(_) => bail!("waited {seconds} s for {text:?}; the console says:\n{}", tail(&self.seen)),
             }
         }
+    }
+
+    /// Types a line that no shell of Linux reads.
+    fn type_line(&mut self, line: &str) -> Result<()> {
+        let stdin = self.child.stdin.as_mut().context("stdin")?;
+        Ok(stdin.write_all(format!("{line}\r").as_bytes())?)
     }
 
     /// Types a command and returns what it printed.
@@ -128,6 +156,10 @@ impl Drop for Guest {
     }
 }
 
+fn cmdline(bench: &str) -> String {
+    format!("console=ttyAMA0 quiet modules=all bench={bench}")
+}
+
 fn tail(s: &str) -> String {
     let lines: Vec<&str> = s.lines().collect();
     lines[lines.len().saturating_sub(20)..].join("\n")
@@ -147,6 +179,90 @@ fn gicv2(a: &Args) -> Result<()> {
     let irqs = g.shell("cat /proc/interrupts")?;
     ensure!(irqs.contains("GICv2") || irqs.contains("GIC-0"), "no GICv2 in /proc/interrupts:\n{irqs}");
     power_off(&mut g)
+}
+
+/// The firmware is given the kernel by fw_cfg and starts it as an EFI program.
+fn uefi_kernel(a: &Args) -> Result<()> {
+    let firmware = a.firmware.to_str().context("path")?;
+    let mut g = Guest::start(a, "shell", &["--firmware", firmware, "--cpus", "2", "--memory", "512M"])?;
+    g.wait("UEFI firmware", 90)?;
+    g.wait("# ", 90)?;
+    let found = g.shell("ls /sys/firmware/efi; grep -c ^processor /proc/cpuinfo")?;
+    ensure!(
+        found.contains("efivars") && found.trim().ends_with('2'),
+        "Linux sees of EFI and vCPUs:\n{found}"
+    );
+    power_off(&mut g)
+}
+
+/// An EFI program on a disk is found, and one that the shell's script names.
+fn uefi_disk(a: &Args) -> Result<()> {
+    let image = scratch()?.join("esp.img");
+    let path = image.to_str().context("path")?;
+    let (kernel, initrd) = (a.guest.join("Image"), a.guest.join("initramfs.cpio"));
+    let script = scratch()?.join("startup.nsh");
+    let line =
+        format!("fs0:\r\nlinux.efi initrd=\\initramfs.cpio {}\r\n", cmdline("shell").replace("quiet", ""));
+    std::fs::write(&script, line)?;
+    let fresh = || -> Result<()> {
+        let _ = std::fs::remove_file(&image);
+        std::fs::File::create(&image)?.set_len(128 << 20)?;
+        tool("mformat", &["-i", path, "-F", "::"]).map(drop)
+    };
+    let copy = |from: &Path, to: &str| tool("mcopy", &["-i", path, from.to_str().context("path")?, to]);
+    let start = || {
+        let mut command = Command::new(&a.ulna);
+        command.arg("run").arg("--firmware").arg(&a.firmware).arg("--disk").arg(format!("path={path}"));
+        Guest::launch(command)
+    };
+    fresh()?;
+    tool("mmd", &["-i", path, "::/EFI", "::/EFI/BOOT"])?;
+    copy(&kernel, "::/EFI/BOOT/BOOTAA64.EFI")?;
+    let mut g = start()?;
+    g.wait("EFI stub: Booting Linux Kernel", 90)?;
+    g.wait("Linux version", 90)?;
+    drop(g);
+    fresh()?;
+    copy(&kernel, "::/linux.efi")?;
+    copy(&initrd, "::/initramfs.cpio")?;
+    copy(&script, "::/startup.nsh")?;
+    let mut g = start()?;
+    g.wait("EFI stub: Loaded initrd from command line option", 90)?;
+    g.wait("# ", 90)?;
+    power_off(&mut g)
+}
+
+/// What the firmware keeps in its flash is there after a reset, and after `ulna` has ended if it has a file.
+fn uefi_variables(a: &Args) -> Result<()> {
+    let vars = scratch()?.join("vars.fd");
+    let _ = std::fs::remove_file(&vars);
+    let mut command = Command::new(&a.ulna);
+    command.arg("run").arg("--firmware").arg(&a.firmware).arg("--firmware-vars").arg(&vars);
+    let run = |set: bool| -> Result<()> {
+        let mut again = Command::new(command.get_program());
+        again.args(command.get_args());
+        let mut g = Guest::launch(again)?;
+        let ask = "setvar ulna -guid 12345678-1234-1234-1234-123456789abc";
+        let shell = |g: &mut Guest| -> Result<()> {
+            g.wait("any other key to continue", 90)?;
+            g.type_line("")?;
+            g.wait("Shell> ", 60).map(drop)
+        };
+        shell(&mut g)?;
+        if set {
+            g.type_line(&format!("{ask} -bs -rt -nv =0xfeedc0de"))?;
+            g.wait("Shell> ", 60)?;
+            g.type_line("reset")?;
+            shell(&mut g)?;
+        }
+        g.type_line(ask)?;
+        g.wait("DE C0 ED FE", 60)?;
+        g.wait("Shell> ", 60)?;
+        g.type_line("reset -s")?;
+        g.ends_well(60)
+    };
+    run(true)?;
+    run(false)
 }
 
 fn power_off(g: &mut Guest) -> Result<()> {

@@ -35,6 +35,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod flash;
+pub mod fw_cfg;
 mod mmio;
 pub mod pl011;
 pub mod pl031;

@@ -5,12 +5,14 @@ use crate::config::{Clock, Config, GicVersion, Net};
 use crate::console::Console;
 use crate::error::Error;
 use crate::fdt::{GicTree, Tree};
+use crate::flash::Banks;
 use crate::layout::{self, ppi, spi};
 use crate::loader::{self, Loaded, PageSize};
 use crate::memory::{self, Memory};
 use crate::waker::Waker;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
+use ulna_devices::fw_cfg::{FwCfgMmio, Items, key, reg::SIZE as FW_CFG_SIZE};
 use ulna_devices::pl011::Uart;
 use ulna_devices::pl031::{Rtc, WallClock};
 use ulna_devices::pl061::Gpio;
@@ -20,7 +22,7 @@ use ulna_devices::virtio::rng::{Entropy, Rng};
 use ulna_devices::virtio::{Service, VirtioDevice, VirtioMmio};
 use ulna_devices::{IrqLine, MmioDevice};
 use ulna_kvm_backend::abi::device as dev;
-use ulna_kvm_backend::abi::{self, vcpu_feature};
+use ulna_kvm_backend::abi::vcpu_feature;
 use ulna_kvm_backend::{Device, Errno, Hypervisor, RegId, Vcpu, Vm};
 use vm_memory::GuestMemoryMmap;
 
@@ -48,6 +50,7 @@ pub struct Board {
 }
 
 const SLOT_RAM: u32 = 0;
+/// Two of them.
 const SLOT_FLASH: u32 = 1;
 /// vCPU attributes: KVM_ARM_VCPU_PMU_V3_CTRL with its IRQ and INIT.
 const PMU_CTRL: u32 = 0;
@@ -85,29 +88,22 @@ fn must<T>(what: &str, result: Result<T, Errno>) -> Result<T, Error> {
 }
 
 impl Board {
-    /// Builds the machine of `config`. `console` is where the serial port ends, `waker` wakes the event loop.
+    /// Builds the machine of `config` with what is in its flash. `console` is where the serial port ends, `waker` wakes
+    /// the event loop.
     pub fn build(
         config: &Config,
         kvm: &dyn Hypervisor,
         outside: &Outside,
+        banks: &Banks,
         console: &Console,
         waker: &Waker,
     ) -> Result<Board, Error> {
         let ram_range = layout::RAM..layout::RAM + config.memory;
         let ram = memory::allocate("ram", ram_range.clone())?;
-        let loaded = loader::load_kernel(&ram, &config.kernel)?;
-        let kernel = loaded.as_ref().map_or(layout::RAM..layout::RAM, |l| l.kernel.clone());
-        let places = loader::load_initrd(&ram, &kernel, config.initrd.as_deref())?;
-        // Firmware looks for the device tree at the start of RAM.
-        let fdt_at = if loaded.is_some() { places.fdt } else { layout::RAM };
+        let Start { loaded, fdt_at, initrd, items } = prepare(config, &ram)?;
 
         let vm = must("creating the VM", kvm.create_vm(kvm.max_ipa_bits()))?;
         map(&*vm, SLOT_RAM, &ram, 0)?;
-        if let Some(path) = &config.firmware {
-            let flash = memory::allocate("flash", layout::FLASH)?;
-            loader::load_firmware(&flash, path)?;
-            map(&*vm, SLOT_FLASH, &flash, abi::MEM_READONLY)?;
-        }
 
         let (mut vcpus, pmu) = make_vcpus(&*vm, config.max_cpus)?;
         let mut mpidrs = Vec::new();
@@ -120,7 +116,13 @@ impl Board {
 
         let mut bus = Bus::default();
         let (uart, rtc) = primecells(&vm, &mut bus, outside, console, waker);
-        let virtio = virtio_devices(&vm, &mut bus, config, outside, &Arc::new(memory::space(&ram)?))?;
+        let space = Arc::new(memory::space(&ram)?);
+        let [code, vars] = banks.devices(&vm, SLOT_FLASH)?;
+        bus.attach(layout::FLASH, Arc::new(Mutex::new(code)));
+        bus.attach(layout::FLASH_VARS, Arc::new(Mutex::new(vars)));
+        let fw_cfg = FwCfgMmio::new(items, space.clone());
+        bus.attach(layout::FW_CFG..layout::FW_CFG + FW_CFG_SIZE, Arc::new(Mutex::new(fw_cfg)));
+        let virtio = virtio_devices(&vm, &mut bus, config, outside, &space)?;
 
         let mut seed = [0u8; 40];
         (outside.entropy)().fill(&mut seed).map_err(|e| Error::host("get random bytes", e))?;
@@ -132,7 +134,7 @@ impl Board {
             pmu,
             virtio: &virtio,
             cmdline: &config.cmdline,
-            initrd: places.initrd.clone(),
+            initrd: initrd.clone(),
             rng_seed: rng_seed.try_into().unwrap_or([0; 32]),
             kaslr_seed: kaslr.try_into().map_or(0, u64::from_le_bytes),
         };
@@ -157,10 +159,54 @@ impl Board {
             config.name,
             config.cpus,
             config.memory >> 20,
-            places.initrd
+            initrd
         );
         Ok(Board { vcpus, bus, uart, rtc, _vm: vm, _gic: gic })
     }
+}
+
+/// What the first vCPU finds.
+struct Start {
+    /// The kernel in RAM, if the machine starts there and not in the flash.
+    loaded: Option<Loaded>,
+    fdt_at: u64,
+    /// The initrd in RAM.
+    initrd: Option<Range<u64>>,
+    /// What firmware is told.
+    items: Items,
+}
+
+/// Puts the kernel into RAM, or into the hands of the firmware.
+fn prepare(config: &Config, ram: &Memory) -> Result<Start, Error> {
+    // Items are little-endian where nothing else is said; a file above 4 GiB does not exist for the firmware either.
+    let word = |value: usize| (value as u32).to_le_bytes();
+    let items = Items::default()
+        .item(key::NB_CPUS, (config.cpus as u16).to_le_bytes().as_slice())
+        .file("bootorder", [].as_slice())
+        // Not to wait for a person after a boot that failed, but to go on.
+        .file("etc/boot-fail-wait", u32::MAX.to_le_bytes().as_slice());
+    if config.firmware.is_none() {
+        let loaded = loader::load_kernel(ram, &config.kernel)?;
+        let kernel = loaded.as_ref().map_or(layout::RAM..layout::RAM, |l| l.kernel.clone());
+        let places = loader::load_initrd(ram, &kernel, config.initrd.as_deref())?;
+        return Ok(Start { loaded, fdt_at: places.fdt, initrd: places.initrd, items });
+    }
+    let files = loader::read_for_firmware(ram, &config.kernel, config.initrd.as_deref())?;
+    let mut items = items;
+    if let Some(kernel) = files.kernel {
+        let mut cmdline = config.cmdline.clone().into_bytes();
+        cmdline.push(0);
+        items = items
+            .item(key::KERNEL_SIZE, word(kernel.len()).as_slice())
+            .item(key::KERNEL_DATA, kernel)
+            .item(key::CMDLINE_SIZE, word(cmdline.len()).as_slice())
+            .item(key::CMDLINE_DATA, cmdline);
+    }
+    if let Some(initrd) = files.initrd {
+        items = items.item(key::INITRD_SIZE, word(initrd.len()).as_slice()).item(key::INITRD_DATA, initrd);
+    }
+    // Firmware looks for the device tree at the start of RAM.
+    Ok(Start { loaded: None, fdt_at: layout::RAM, initrd: None, items })
 }
 
 fn map(vm: &dyn Vm, slot: u32, memory: &Arc<Memory>, flags: u32) -> Result<(), Error> {

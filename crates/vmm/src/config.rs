@@ -25,7 +25,7 @@ pub enum Kernel {
     Raw(PathBuf),
     /// A flat program that is at hand already.
     BuiltIn(Vec<u8>),
-    /// Nothing: the machine starts in the flash.
+    /// Nothing: firmware looks for something to start.
     Firmware,
 }
 
@@ -81,8 +81,10 @@ pub struct Config {
     pub name: String,
     /// What to start.
     pub kernel: Kernel,
-    /// Image of flash bank 0.
+    /// Image of flash bank 0. With it the machine starts there, and the firmware is given the kernel.
     pub firmware: Option<PathBuf>,
+    /// File behind flash bank 1; without it what is written there is lost at the end.
+    pub firmware_vars: Option<PathBuf>,
     /// Initial RAM disk.
     pub initrd: Option<PathBuf>,
     /// Kernel command line.
@@ -113,6 +115,7 @@ impl Default for Config {
             name: "vm".into(),
             kernel: Kernel::Firmware,
             firmware: None,
+            firmware_vars: None,
             initrd: None,
             cmdline: String::new(),
             cpus: 1,

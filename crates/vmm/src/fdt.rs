@@ -2,6 +2,8 @@
 
 use crate::layout::{self, ppi, spi};
 use std::ops::Range;
+use ulna_devices::flash::BANK_WIDTH;
+use ulna_devices::fw_cfg::reg::SIZE as FW_CFG_SIZE;
 use vm_fdt::{Error, FdtWriter};
 
 const PHANDLE_GIC: u32 = 1;
@@ -75,6 +77,8 @@ impl Tree<'_> {
         if self.pmu {
             self.pmu(&mut fdt)?;
         }
+        flash(&mut fdt)?;
+        fw_cfg(&mut fdt)?;
         clock(&mut fdt)?;
         uart(&mut fdt)?;
         rtc(&mut fdt)?;
@@ -204,6 +208,24 @@ fn psci(fdt: &mut FdtWriter) -> Result<(), Error> {
     let node = fdt.begin_node("psci")?;
     fdt.property_string_list("compatible", ["arm,psci-1.0", "arm,psci-0.2"].map(String::from).to_vec())?;
     fdt.property_string("method", "hvc")?;
+    fdt.end_node(node)
+}
+
+/// Both banks are one node, two 16-bit devices side by side in each.
+fn flash(fdt: &mut FdtWriter) -> Result<(), Error> {
+    let node = fdt.begin_node(&format!("flash@{:x}", layout::FLASH.start))?;
+    fdt.property_string("compatible", "cfi-flash")?;
+    let banks = [layout::FLASH, layout::FLASH_VARS].map(|r| [r.start, r.end - r.start]);
+    fdt.property_array_u64("reg", banks.as_flattened())?;
+    fdt.property_u32("bank-width", BANK_WIDTH as u32)?;
+    fdt.end_node(node)
+}
+
+fn fw_cfg(fdt: &mut FdtWriter) -> Result<(), Error> {
+    let node = fdt.begin_node(&format!("fw-cfg@{:x}", layout::FW_CFG))?;
+    fdt.property_string("compatible", "qemu,fw-cfg-mmio")?;
+    fdt.property_array_u64("reg", &[layout::FW_CFG, FW_CFG_SIZE])?;
+    fdt.property_null("dma-coherent")?;
     fdt.end_node(node)
 }
 
@@ -355,6 +377,9 @@ mod tests {
         assert_eq!(cells(get(&all, "/pmu", "interrupts")), [1, 7, 4]);
         assert_eq!(cells(get(&all, "/pl011@9000000", "interrupts")), [0, 1, 4]);
         assert_eq!(cells(get(&all, "/pl031@9010000", "interrupts")), [0, 2, 4]);
+        assert_eq!(cells(get(&all, "/flash@0", "reg")), [0, 0, 0, 0x400_0000, 0, 0x400_0000, 0, 0x400_0000]);
+        assert_eq!(cells(get(&all, "/flash@0", "bank-width")), [4]);
+        assert_eq!(cells(get(&all, "/fw-cfg@9020000", "reg")), [0, 0x0902_0000, 0, 0x18]);
         assert_eq!(cells(get(&all, "/gpio-keys/poweroff", "gpios")), [PHANDLE_GPIO, 3, 0]);
         assert_eq!(cells(get(&all, "/virtio_mmio@a003e00", "interrupts")), [0, 47, 4]);
         assert!(

@@ -4,6 +4,8 @@ use std::ops::Range;
 
 /// Flash bank 0, where firmware is mapped and where a machine with firmware starts.
 pub const FLASH: Range<u64> = 0..0x0400_0000;
+/// Flash bank 1, where firmware keeps its variables.
+pub const FLASH_VARS: Range<u64> = 0x0400_0000..0x0800_0000;
 /// Distributor (GICv2 and GICv3).
 pub const GICD: u64 = 0x0800_0000;
 /// GICv3 distributor frame.
@@ -28,6 +30,8 @@ pub const GICR_HIGH: u64 = 0x40_0000_0000;
 pub const UART: u64 = 0x0900_0000;
 /// Real-time clock.
 pub const RTC: u64 = 0x0901_0000;
+/// Firmware configuration.
+pub const FW_CFG: u64 = 0x0902_0000;
 /// GPIO with the power key.
 pub const GPIO: u64 = 0x0903_0000;
 /// PrimeCell devices have one 4 KiB page.
@@ -115,12 +119,14 @@ mod tests {
     fn windows_do_not_overlap() {
         let mut all = vec![
             FLASH,
+            FLASH_VARS,
             GICD..GICD + GICD_V3_SIZE,
             GICC..GICC + GICC_SIZE,
             ITS..ITS + ITS_SIZE,
             GICR,
             UART..UART + PRIMECELL_SIZE,
             RTC..RTC + PRIMECELL_SIZE,
+            FW_CFG..FW_CFG + ulna_devices::fw_cfg::reg::SIZE,
             GPIO..GPIO + PRIMECELL_SIZE,
             VIRTIO..virtio(VIRTIO_SLOTS),
             RAM..RAM + 1,

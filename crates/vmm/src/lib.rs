@@ -12,6 +12,7 @@ mod console;
 mod error;
 mod exit;
 pub mod fdt;
+mod flash;
 pub mod layout;
 pub mod loader;
 pub mod memory;

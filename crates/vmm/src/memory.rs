@@ -43,6 +43,17 @@ pub fn write(memory: &Memory, bytes: &[u8], at: u64) -> Result<(), Error> {
         .ok_or_else(|| Error::Internal(format!("{} bytes do not fit at guest address {at:#x}", bytes.len())))
 }
 
+/// Copies bytes to fresh guest memory, leaving out pages of zeros: they cost no memory then.
+pub fn write_sparse(memory: &Memory, bytes: &[u8], at: u64) -> Result<(), Error> {
+    const PAGE: usize = 4096;
+    for (page, chunk) in (0u64..).zip(bytes.chunks(PAGE)) {
+        if chunk.iter().any(|&b| b != 0) {
+            write(memory, chunk, at + page * PAGE as u64)?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::console::{Command, Console};
 use crate::error::Error;
 use crate::exit::ExitStatus;
+use crate::flash::Banks;
 use crate::signals::Signals;
 use crate::vcpu::{Common, News, spawn};
 use crate::waker::Waker;
@@ -37,10 +38,11 @@ enum End {
 pub fn run(config: &Config, kvm: &dyn Hypervisor, outside: &Outside) -> Result<ExitStatus, Error> {
     config.check(u32::from(kvm.max_ipa_bits()))?;
     let mut signals = Signals::catch().map_err(|e| Error::host("catch signals", e))?;
+    let banks = Banks::open(config)?;
     let mut console = Console::open(&config.serial, &config.name)?;
     loop {
         let waker = Waker::new()?;
-        let board = Board::build(config, kvm, outside, &console, &waker)?;
+        let board = Board::build(config, kvm, outside, &banks, &console, &waker)?;
         console.begin()?;
         match live(board, &mut console, &mut signals, waker)? {
             End::Off => return Ok(ExitStatus::Done),

@@ -24,9 +24,12 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value = "auto", requires = "kernel", hide_possible_values = true)]
     #[arg(value_name = "auto|raw")]
     kernel_format: Format,
-    /// Firmware, mapped read-only at address 0; the machine starts there if there is no kernel
+    /// Firmware for the flash at address 0, where the machine then starts; the firmware is given the kernel
     #[arg(long, value_name = "F")]
     firmware: Option<PathBuf>,
+    /// File in which the firmware keeps its variables; made if there is none [default: they are lost at the end]
+    #[arg(long, value_name = "F", requires = "firmware")]
+    firmware_vars: Option<PathBuf>,
     /// Initial RAM disk
     #[arg(long, value_name = "F")]
     initrd: Option<PathBuf>,
@@ -153,6 +156,7 @@ impl RunArgs {
             name: self.name.unwrap_or_else(|| format!("vm{}", std::process::id())),
             kernel,
             firmware: self.firmware,
+            firmware_vars: self.firmware_vars,
             initrd: self.initrd,
             cmdline: self.cmdline,
             cpus: self.cpus,

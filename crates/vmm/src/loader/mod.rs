@@ -12,7 +12,7 @@ pub use place::{FDT_ROOM, Places};
 
 use crate::config::Kernel;
 use crate::layout;
-use crate::memory::{Memory, range, write};
+use crate::memory::{Memory, range, write, write_sparse};
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
 use std::io::{self, Read};
@@ -72,6 +72,9 @@ pub struct Loaded {
     pub page_size: Option<PageSize>,
 }
 
+/// How a gzip file starts (RFC 1952).
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
 /// Reads a whole file, but never more than `limit` bytes and one.
 fn read_file(what: &'static str, path: &Path, limit: u64) -> Result<Vec<u8>, LoadError> {
     let fail = |source| LoadError::Read { what, path: path.to_owned(), source };
@@ -95,7 +98,36 @@ fn read_file(what: &'static str, path: &Path, limit: u64) -> Result<Vec<u8>, Loa
 pub fn load_firmware(flash: &Memory, path: &Path) -> Result<(), crate::Error> {
     let room = range(flash);
     let bytes = read_file("firmware", path, room.end - room.start)?;
-    write(flash, &bytes, room.start)
+    write_sparse(flash, &bytes, room.start)
+}
+
+/// A kernel and its initrd as firmware wants them: the files' bytes, unpacked.
+#[derive(Clone, Default, Debug)]
+pub struct Files {
+    /// The kernel, if there is one.
+    pub kernel: Option<Vec<u8>>,
+    /// The initrd, if there is one.
+    pub initrd: Option<Vec<u8>>,
+}
+
+/// Reads what firmware is to start. It judges the format itself.
+pub fn read_for_firmware(
+    ram: &Memory,
+    kernel: &Kernel,
+    initrd: Option<&Path>,
+) -> Result<Files, crate::Error> {
+    let size = range(ram).end - range(ram).start;
+    let kernel = match kernel {
+        Kernel::Firmware => None,
+        Kernel::BuiltIn(bytes) => Some(bytes.clone()),
+        Kernel::Raw(path) => Some(read_file("kernel", path, size)?),
+        Kernel::Auto(path) => {
+            let bytes = read_file("kernel", path, size)?;
+            Some(if bytes.starts_with(&GZIP) { gunzip(ram, path, &bytes)? } else { bytes })
+        }
+    };
+    let initrd = initrd.map(|path| read_file("initrd", path, size)).transpose()?;
+    Ok(Files { kernel, initrd })
 }
 
 /// Loads the kernel; `None` when the machine starts in the flash.
@@ -116,7 +148,7 @@ pub fn load_kernel(ram: &Memory, kernel: &Kernel) -> Result<Option<Loaded>, crat
 
 fn load_auto(ram: &Memory, path: &Path, bytes: Vec<u8>) -> Result<Loaded, crate::Error> {
     let format = |what: String| LoadError::Format { path: path.to_owned(), what };
-    let bytes = if bytes.starts_with(&[0x1f, 0x8b]) { gunzip(ram, path, &bytes)? } else { bytes };
+    let bytes = if bytes.starts_with(&GZIP) { gunzip(ram, path, &bytes)? } else { bytes };
     if image::is_image(&bytes) {
         let header = image::Header::parse(&bytes).map_err(format)?;
         let start = range(ram).start + header.text_offset;
