@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod cache;
+pub mod catalog;
 mod engine;
 mod limit;
 mod reset;

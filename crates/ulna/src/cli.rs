@@ -1,5 +1,7 @@
 //! The commands there are.
 
+use crate::verbs::caps::CapsArgs;
+use crate::verbs::regs::RegsArgs;
 use crate::verbs::run::RunArgs;
 use clap::{Parser, Subcommand};
 use ulna_vmm::ExitStatus;
@@ -18,6 +20,10 @@ pub struct Cli {
 pub enum Command {
     /// Start a machine and stay with it until it is off.
     Run(Box<RunArgs>),
+    /// List, name and compare the registers that KVM shows.
+    Regs(RegsArgs),
+    /// List the capabilities of KVM.
+    Caps(CapsArgs),
 }
 
 impl Command {
@@ -25,6 +31,8 @@ impl Command {
     pub fn call(self) -> ExitStatus {
         match self {
             Command::Run(args) => args.call(),
+            Command::Regs(args) => args.call(),
+            Command::Caps(args) => args.call(),
         }
     }
 }

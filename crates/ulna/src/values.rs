@@ -17,6 +17,16 @@ pub fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| "more than 64 bits".into())
 }
 
+/// A number: decimal, or hexadecimal behind 0x; `_` between digits.
+pub fn number(text: &str) -> Result<u128, String> {
+    let plain = text.replace('_', "");
+    let parsed = match plain.strip_prefix("0x").or_else(|| plain.strip_prefix("0X")) {
+        Some(hex) => u128::from_str_radix(hex, 16),
+        None => plain.parse(),
+    };
+    parsed.map_err(|_| "numbers are like 42, 0x2a".into())
+}
+
 /// `path=F[,readonly]`.
 pub fn disk(text: &str) -> Result<Disk, String> {
     let mut path = None;
@@ -74,6 +84,15 @@ mod tests {
         assert_eq!(size("0"), Ok(0));
         for bad in ["", "M", "1.5G", "-1", "12Q", "99999999999T", "1 G", "µ"] {
             assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers() {
+        assert_eq!(number("42"), Ok(42));
+        assert_eq!(number("0x6030_0000_0013_c000"), Ok(0x6030_0000_0013_c000));
+        for bad in ["", "0x", "x1", "-1", "1.0", "0x1_0000_0000_0000_0000_0000_0000_0000_0000"] {
+            assert!(number(bad).is_err(), "{bad}");
         }
     }
 

@@ -24,7 +24,7 @@ pub enum ExitStatus {
 
 /// Code and meaning, for people.
 pub const TABLE: &[(&str, &str)] = &[
-    ("0", "the guest powered itself off, or you quit with Ctrl-A x"),
+    ("0", "done; for `run`: the guest powered itself off, or you quit with Ctrl-A x"),
     ("1", "a failure inside ulna (please report it)"),
     (
         "2",

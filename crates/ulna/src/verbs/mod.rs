@@ -1,3 +1,5 @@
 //! The verbs, one file each: the options, and what they mean to the rooms below.
 
+pub mod caps;
+pub mod regs;
 pub mod run;

@@ -1,15 +1,15 @@
 //! `ulna run`: start a machine and stay with it until it is off.
 
+use crate::host::{PolicyArg, find_profile, host_help};
 use crate::{complain, values};
 use clap::{Args, ValueEnum};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing_subscriber::EnvFilter;
 use ulna_devices::virtio::rng::{Entropy, HostEntropy};
-use ulna_kvm_backend::software::{ClockKind, KvmConfig, Policy, Software};
-use ulna_profile::Profile;
+use ulna_kvm_backend::software::{ClockKind, KvmConfig, Software};
 use ulna_vmm::{Clock, Config, Disk, Error, ExitStatus, GicVersion, Kernel, Net, Outside, Serial};
 
 /// Without --kernel and --firmware the built-in guest starts: it shows what a guest of the profile sees, tries timers
@@ -84,12 +84,6 @@ enum Format {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum PolicyArg {
-    Hw,
-    Soft,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
 enum GicArg {
     #[value(name = "2")]
     V2,
@@ -101,14 +95,6 @@ enum GicArg {
 enum ClockArg {
     Host,
     Insn,
-}
-
-fn host_help() -> String {
-    let names: Vec<&str> = ulna_profile::names().collect();
-    format!(
-        "Host to play: the name of a built-in profile, or the path of a profile file. Built in are: {}",
-        names.join(", ")
-    )
 }
 
 impl RunArgs {
@@ -127,10 +113,7 @@ impl RunArgs {
         start_log(&self.log)?;
         let profile = find_profile(&self.host)?;
         let clock = self.clock;
-        let policy = match self.policy {
-            PolicyArg::Hw => Policy::Hw,
-            PolicyArg::Soft => Policy::Soft,
-        };
+        let policy = self.policy.into();
         let config = self.config();
         let (outside, random) = match clock {
             ClockArg::Host => host_outside(),
@@ -188,22 +171,6 @@ fn start_log(filter: &str) -> Result<(), Error> {
         .without_time()
         .log_internal_errors(false);
     subscriber.try_init().map_err(|e| Error::Internal(format!("log: {e}")))
-}
-
-/// A built-in profile by name, or a file: what has a slash or ends in .toml is a path.
-fn find_profile(host: &str) -> Result<Profile, Error> {
-    let profile = if host.contains('/') || host.ends_with(".toml") {
-        let path = Path::new(host);
-        let text = std::fs::read_to_string(path).map_err(|source| Error::File {
-            action: "read the profile",
-            path: path.into(),
-            source,
-        })?;
-        Profile::parse(&text, host)
-    } else {
-        Profile::builtin(host)
-    };
-    profile.map_err(|e| Error::Usage(format!("--host: {e}")))
 }
 
 type Random = Arc<dyn Fn() -> u64 + Send + Sync>;
