@@ -9,4 +9,5 @@ pub mod el1;
 pub mod el1_freedom;
 pub mod el1_machine;
 pub mod generate;
+pub mod kvm;
 pub mod machine;

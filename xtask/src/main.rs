@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod conformance;
 mod coverage;
 mod diff_cpu;
 mod diff_system;
@@ -29,6 +30,8 @@ enum Task {
     Coverage(coverage::Args),
     /// Numbers and layouts of kvm-abi against the C headers.
     HeaderCheck(header_check::Args),
+    /// Real KVM's recorded answers against ours.
+    Conformance(conformance::Args),
     /// Boots a Debian kernel as a user would: CPUs, disk, network.
     Linux(linux::Args),
     /// The generated pages of the book, and the links of all pages.
@@ -43,6 +46,7 @@ fn main() -> Result<()> {
         Task::DiffSystem(a) => diff_system::run(&a),
         Task::Coverage(a) => coverage::run(&a),
         Task::HeaderCheck(a) => header_check::run(&a),
+        Task::Conformance(a) => conformance::run(&a),
         Task::Linux(a) => linux::run(&a),
         Task::Reference(a) => reference::run(&a),
         Task::Walls => walls::run(),

@@ -7,6 +7,7 @@ use crate::debug::Debug;
 use crate::exception::{Exception, Vector, ec};
 use crate::exit::Exit;
 use crate::insn::{Exec, Flow, Insn, Stop};
+use crate::irregular::Irregular;
 use crate::mem::PhysMap;
 use crate::mem::access::Monitor;
 use crate::mem::physmap::Slot;
@@ -92,6 +93,11 @@ pub struct Cpu {
     pub(crate) tickets: Vec<Ticket>,
     /// CCSIDR_EL1 by the value of CSSELR_EL1.
     pub ccsidr: [u64; 16],
+    /// System registers that are not as the features say.
+    pub irregular: Arc<Irregular>,
+    /// MDCR_EL2.TPM: a hypervisor emulates the PMU. It keeps PMUSERENR_EL0 open and itself answers UNDEFINED to what the
+    /// guest's value of it forbids.
+    pub pmu_emulated: bool,
     /// WFE event register.
     pub(crate) event: bool,
     /// Debug state machine and what the hypervisor asked for.
@@ -142,6 +148,8 @@ impl Cpu {
             wrote_code: None,
             tickets: Vec::new(),
             ccsidr: [0; 16],
+            irregular: Arc::default(),
+            pmu_emulated: false,
             event: false,
             debug: Debug::default(),
             pmu: Pmu::default(),

@@ -217,6 +217,9 @@ impl Cpu {
             return self.raise(Exception::undefined());
         }
         if self.state.el == 0 && !self.pmu_user_allowed(r, read) {
+            if self.pmu_emulated {
+                return self.raise(Exception::undefined());
+            }
             let e = u32::from(enc);
             return self.raise(Exception::sysreg_trap(
                 e >> 14 & 3,

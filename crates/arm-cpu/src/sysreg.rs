@@ -56,6 +56,7 @@ fn needs(r: SysReg) -> Option<Feat> {
         CNTPCTSS_EL0 | CNTVCTSS_EL0 => Feat::ECV,
         DISR_EL1 => Feat::RAS,
         CCSIDR2_EL1 => Feat::CCIDX,
+        GMID_EL1 => Feat::MTE2,
         SCXTNUM_EL0 | SCXTNUM_EL1 => Feat::CSV2_2,
         _ => return None,
     })
@@ -147,6 +148,12 @@ fn undefined_read(cpu: &mut Cpu, enc: u16, rt: u8) -> Stop {
 pub fn read(cpu: &mut Cpu, row: Option<SysReg>, enc: u16, rt: u8) -> Result<u64, Stop> {
     use SysReg::*;
     let el0 = cpu.state.el == 0;
+    if let Some(v) = cpu.irregular.extra(enc, cpu.state.el) {
+        return Ok(v);
+    }
+    if cpu.irregular.is_absent(enc) {
+        return Err(undefined_read(cpu, enc, rt));
+    }
     let Some(r) = row else {
         // Unallocated encodings of the ID space read as zero at EL1 (Arm ARM D18.3.1).
         let id_space = enc >> 7 == (3 << 7) && (enc >> 3 & 15) <= 7 && enc >> 3 & 15 != 0;
@@ -201,8 +208,11 @@ pub fn read(cpu: &mut Cpu, row: Option<SysReg>, enc: u16, rt: u8) -> Result<u64,
             bit(CpuLines::VSERROR, daif::A) | bit(CpuLines::IRQ, daif::I) | bit(CpuLines::FIQ, daif::F)
         }
         CCSIDR_EL1 => {
-            let n = (s.sys(CSSELR_EL1) & 0xf) as usize;
-            cpu.ccsidr[n]
+            // KVM emulates it, and has nothing to say about levels beyond the seventh: the register keeps its value.
+            match s.sys(CSSELR_EL1) & 0xf {
+                n @ 0..=13 => cpu.ccsidr[n as usize],
+                _ => s.xr(rt),
+            }
         }
         DCZID_EL0 => {
             // DZP: DC ZVA is prohibited at EL0 by SCTLR_EL1.DZE.
@@ -224,6 +234,9 @@ pub fn read(cpu: &mut Cpu, row: Option<SysReg>, enc: u16, rt: u8) -> Result<u64,
 pub fn write(cpu: &mut Cpu, row: Option<SysReg>, enc: u16, rt: u8, v: u64) -> Result<(), Stop> {
     use SysReg::*;
     let el0 = cpu.state.el == 0;
+    if cpu.irregular.is_absent(enc) {
+        return Err(undefined(cpu));
+    }
     let Some(r) = row else {
         return Err(if el0 { undefined(cpu) } else { leave(cpu, enc, rt, false) });
     };

@@ -1,5 +1,7 @@
 //! Devices of KVM_CREATE_DEVICE and their attribute groups.
 
+/// KVM_DEV_TYPE_VFIO.
+pub const TYPE_VFIO: u32 = 4;
 /// KVM_DEV_TYPE_ARM_VGIC_V2.
 pub const TYPE_ARM_VGIC_V2: u32 = 5;
 /// KVM_DEV_TYPE_ARM_VGIC_V3.
@@ -75,6 +77,13 @@ pub const TIMER_IRQ_HPTIMER: u64 = 3;
 pub const GRP_PVTIME_CTRL: u32 = 2;
 /// KVM_ARM_VCPU_PVTIME_IPA.
 pub const PVTIME_IPA: u64 = 0;
+
+/// KVM_DEV_VFIO_FILE, a group of the VFIO device.
+pub const GRP_VFIO_FILE: u32 = 1;
+/// KVM_DEV_VFIO_FILE_ADD.
+pub const VFIO_FILE_ADD: u64 = 1;
+/// KVM_DEV_VFIO_FILE_DEL.
+pub const VFIO_FILE_DEL: u64 = 2;
 
 /// KVM_ARM_VM_SMCCC_CTRL, a group of a VM.
 pub const GRP_VM_SMCCC_CTRL: u32 = 0;

@@ -30,8 +30,12 @@ impl Vm {
     }
 
     /// KVM_ENABLE_CAP on a VM.
-    pub fn enable_cap(&self, n: u32, flags: u32, _args: [u64; 4]) -> Result<()> {
+    pub fn enable_cap(&self, n: u32, flags: u32, args: [u64; 4]) -> Result<()> {
         self.0.check_alive()?;
+        if (n, flags) == (cap::HALT_POLL, 0) {
+            // How long to poll before sleeping, in nanoseconds: a vCPU here sleeps at once, whatever the limit is.
+            return u32::try_from(args[0]).map(drop).map_err(|_| Errno::EINVAL);
+        }
         let flag = match n {
             _ if flags != 0 => return Err(Errno::EINVAL),
             cap::ARM_NISV_TO_USER => &self.0.nisv_to_user,

@@ -24,6 +24,8 @@ enum Kind {
     VgicV2,
     VgicV3,
     Its(usize),
+    /// For devices that the host assigns; there are none.
+    Vfio,
 }
 
 /// A register that an attribute names.
@@ -44,6 +46,7 @@ impl Vm {
         match kind {
             TYPE_ARM_VGIC_V2 => gic.v2,
             TYPE_ARM_VGIC_V3 | TYPE_ARM_VGIC_ITS => gic.v3(),
+            TYPE_VFIO => true,
             _ => false,
         }
     }
@@ -118,6 +121,13 @@ impl Device {
                 s.its.push(None);
                 Kind::Its(s.its.len() - 1)
             }
+            TYPE_VFIO => {
+                // One a VM.
+                if std::mem::replace(&mut s.vfio, true) {
+                    return Err(Errno::EBUSY);
+                }
+                Kind::Vfio
+            }
             _ => return Err(Errno::ENODEV),
         };
         drop(s);
@@ -147,6 +157,7 @@ impl Device {
             (Kind::Its(_), GRP_CTRL) => {
                 matches!(attr, CTRL_INIT | ITS_SAVE_TABLES | ITS_RESTORE_TABLES | ITS_CTRL_RESET)
             }
+            (Kind::Vfio, _) => group == GRP_VFIO_FILE && matches!(attr, VFIO_FILE_ADD | VFIO_FILE_DEL),
             _ => match self.register(group, attr)? {
                 Reg::Frame(region, _, offset) => {
                     let aligned = offset.is_multiple_of(4);
@@ -190,8 +201,12 @@ impl Device {
     pub fn set_attr(&self, group: u32, attr: u64, value: u64) -> Result<()> {
         self.vm.check_alive()?;
         match (self.kind, group) {
-            (_, GRP_ADDR) => self.set_address(attr, value),
+            (Kind::VgicV2 | Kind::VgicV3 | Kind::Its(_), GRP_ADDR) => self.set_address(attr, value),
             (Kind::VgicV2 | Kind::VgicV3, GRP_NR_IRQS) => self.set_nr_irqs(value as u32),
+            // No file of this machine is one of a VFIO group or device.
+            (Kind::Vfio, GRP_VFIO_FILE) if attr == VFIO_FILE_ADD => Err(Errno::EINVAL),
+            (Kind::Vfio, GRP_VFIO_FILE) if attr == VFIO_FILE_DEL => Err(Errno::ENOENT),
+            (Kind::Vfio, _) => Err(Errno::ENXIO),
             (_, GRP_CTRL) => self.control(attr),
             _ => self.set_register(group, attr, value),
         }

@@ -222,7 +222,8 @@ impl Vcpu {
         )?;
         let index = self.shared.index;
         self.vm.with_gic(|g| {
-            if !g.gic.sysreg_exists(reg) {
+            let defined = if read { reg.readable() } else { reg.writable() };
+            if !defined || !g.gic.sysreg_exists(reg) {
                 return None;
             }
             if read {
@@ -252,6 +253,8 @@ impl Vcpu {
         let s = &mut self.cpu.state;
         let (c, v) = (s.sys(ctl), s.sys(cval));
         match (r, read) {
+            // The virtual timer is the hardware's, whose ISTATUS is clear while it is off; the physical one KVM emulates.
+            (CNTV_CTL_EL0, true) if c & timer::CTL_ENABLE == 0 => c,
             (CNTV_CTL_EL0 | CNTP_CTL_EL0, true) => timer::ctl_read(c, v, now, offset),
             (CNTV_CVAL_EL0 | CNTP_CVAL_EL0, true) => v,
             (_, true) => timer::tval_read(v, now, offset),

@@ -37,6 +37,8 @@ pub(crate) struct GicSetup {
     pub cpuif: Option<u64>,
     pub redists: Vec<RedistRegion>,
     pub nr_irqs: Option<u32>,
+    /// A KVM_DEV_TYPE_VFIO was made.
+    pub vfio: bool,
     /// Address of each ITS.
     pub its: Vec<Option<u64>>,
 }

@@ -32,6 +32,9 @@ pub enum Run<'a> {
     Intr,
 }
 
+/// Registers in which no Arm core keeps anything: what a VMM wrote is gone once the vCPU runs.
+const NO_BITS: [SysReg; 2] = [SysReg::AFSR0_EL1, SysReg::AFSR1_EL1];
+
 /// What one pass of the loop asks `run` to return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leave {
@@ -121,6 +124,9 @@ impl Vcpu {
     }
 
     fn run_until_left(&mut self) -> Result<Leave> {
+        for r in NO_BITS {
+            self.cpu.state.set_sys(r, 0);
+        }
         let left = loop {
             if self.shared.take_kick() || self.shared.immediate_exit.load(Ordering::SeqCst) {
                 self.shared.stats.count(Stat::Signal);

@@ -58,13 +58,15 @@ pub struct Vcpu {
 impl Vcpu {
     /// `index` is its number in the order of creation.
     pub(crate) fn new(vm: Arc<VmInner>, id: u32, index: usize) -> Vcpu {
-        let cpu = Box::new(Cpu::new(CpuConfig {
+        let mut cpu = Box::new(Cpu::new(CpuConfig {
             features: FeatSet::EMPTY,
             memory: vm.memory.clone(),
             shared: vm.shared.clone(),
             clock: vm.clock.clone(),
             random: vm.config.random.clone(),
         }));
+        cpu.irregular = vm.irregular.clone();
+        cpu.pmu_emulated = true;
         let shared = Arc::new(Shared::new(id, index, cpu.pe.clone()));
         Vcpu {
             vm,

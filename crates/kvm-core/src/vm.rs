@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use ulna_arm_cpu::SysReg;
 use ulna_arm_cpu::cpu::Clock;
 use ulna_arm_cpu::mem::PhysMap;
 use ulna_arm_cpu::shared::VmShared;
+use ulna_arm_cpu::{Irregular, SysReg};
 use ulna_arm_regs::row::Storage;
 use ulna_kvm_abi::{Errno, MAX_VCPUS, SmcccFilter, VcpuInit, device};
 use ulna_machine::{Machine, VcpuFeatures};
+use ulna_profile::Profile;
 use ulna_vgic::Region;
 
 use crate::Result;
@@ -69,10 +70,17 @@ pub(crate) struct VmInner {
     agreed: Mutex<Option<(VcpuFeatures, Arc<Machine>)>>,
     /// Values of the VM-wide registers by ordinal.
     id_values: Mutex<Box<[u64]>>,
+    /// System registers of this host that are not as its features say.
+    pub irregular: Arc<Irregular>,
     /// Firmware pseudo-registers and the filter of calls.
     pub firmware: Firmware,
     pub io_events: IoEvents,
     pub irq_fds: IrqFds,
+}
+
+fn irregular(profile: &Profile) -> Irregular {
+    let absent = profile.absent.iter().flat_map(|a| &a.regs).map(|r| r.code()).collect();
+    Irregular::new(absent, profile.extra.iter().map(|x| (x.code, x.el, x.value)).collect())
 }
 
 fn locked<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -106,6 +114,7 @@ impl Vm {
             gic: Mutex::new(None),
             agreed: Mutex::new(None),
             id_values: Mutex::new(vec![0; SysReg::COUNT].into()),
+            irregular: Arc::new(irregular(&config.profile)),
             firmware: Firmware::default(),
             io_events: IoEvents::default(),
             irq_fds: IrqFds::default(),

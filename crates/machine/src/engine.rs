@@ -150,6 +150,14 @@ fn clauses(r: SysReg, lsb: u8) -> impl Iterator<Item = (Feat, &'static Clause)> 
         .filter(move |(_, c)| c.reg == r && c.lsb == lsb)
 }
 
+/// The feature for whose lack this field of `r` is lowered from `value`, if it is.
+pub fn lowered_for(r: SysReg, lsb: u8, value: u64) -> Option<Feat> {
+    let field = IdReg::of(r)?.fields.iter().find(|f| f.lsb == lsb && f.width == 4)?;
+    let engine = engine_features();
+    let raw = field.raw(value);
+    clauses(r, lsb).find(|(feat, c)| !engine.has(*feat) && c.holds(raw << c.lsb)).map(|(feat, _)| feat)
+}
+
 /// A register's value with every field lowered to what the engine executes.
 pub(crate) fn lower_to(r: SysReg, value: u64, engine: FeatSet) -> u64 {
     let Some(row) = IdReg::of(r) else { return value };

@@ -12,7 +12,7 @@ mod reset;
 mod vcpu;
 mod write;
 
-pub use engine::engine_features;
+pub use engine::{engine_features, lowered_for};
 pub use reset::mpidr;
 pub use vcpu::VcpuFeatures;
 pub use write::Refused;

@@ -25,6 +25,17 @@ struct File {
     mitigations: MitigationsT,
     sve: Option<SveT>,
     absent: Option<AbsentT>,
+    #[serde(default)]
+    extra: Vec<ExtraT>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExtraT {
+    el: u8,
+    values: BTreeMap<String, Num>,
+    kind: Kind,
+    source: String,
 }
 
 #[derive(Deserialize)]
@@ -215,6 +226,17 @@ pub(crate) fn parse(text: &str, file: &str) -> Result<Profile, ProfileError> {
             Some(Absent { regs, source: source(a.kind, &a.source) })
         }
     };
+    let mut extra = Vec::new();
+    for (i, x) in f.extra.iter().enumerate() {
+        range(&format!("extra[{i}].el"), x.el.into(), 0, 1)?;
+        for (name, n) in &x.values {
+            let key = format!("extra[{i}].values.{name}");
+            let code = SysReg::from_name(name).map(SysReg::code).or_else(|| encoding(name));
+            let code =
+                code.ok_or_else(|| bad(&key, "no system register or S<op0>_<op1>_C<n>_C<m>_<op2>".into()))?;
+            extra.push(Extra { code, el: x.el, value: num(&key, n)?, source: source(x.kind, &x.source) });
+        }
+    }
     let kernel = f
         .kernel
         .split_once('.')
@@ -248,5 +270,34 @@ pub(crate) fn parse(text: &str, file: &str) -> Result<Profile, ProfileError> {
         },
         sve,
         absent,
+        extra,
     })
+}
+
+/// The packed encoding of `S<op0>_<op1>_C<n>_C<m>_<op2>`.
+fn encoding(name: &str) -> Option<u16> {
+    let mut parts = name.strip_prefix('S')?.split('_');
+    let mut field = |prefix: &str, most: u16| {
+        let n: u16 = parts.next()?.strip_prefix(prefix)?.parse().ok()?;
+        (n <= most).then_some(n)
+    };
+    let e = field("", 3)? << 14
+        | field("", 7)? << 11
+        | field("C", 15)? << 7
+        | field("C", 15)? << 3
+        | field("", 7)?;
+    parts.next().is_none().then_some(e)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn encodings_are_named_as_in_the_manual() {
+        assert_eq!(super::encoding("S3_1_C11_C0_2"), Some(0xcd82));
+        for bad in
+            ["S4_1_C11_C0_2", "S3_8_C11_C0_2", "S3_1_11_C0_2", "S3_1_C11_C0", "S3_1_C11_C0_2_0", "MIDR_EL1"]
+        {
+            assert_eq!(super::encoding(bad), None, "{bad}");
+        }
+    }
 }

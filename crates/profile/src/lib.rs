@@ -13,6 +13,6 @@ mod model;
 pub use builtin::names;
 pub use error::ProfileError;
 pub use model::{
-    Absent, Cache, Counter, Gic, KernelLevel, Kind, Memory, Mitigation, Mitigations, Pmu, Profile, RegValue,
-    Source, Sve,
+    Absent, Cache, Counter, Extra, Gic, KernelLevel, Kind, Memory, Mitigation, Mitigations, Pmu, Profile,
+    RegValue, Source, Sve,
 };

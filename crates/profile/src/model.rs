@@ -162,6 +162,20 @@ pub struct Absent {
     pub source: Source,
 }
 
+/// A register that the machine answers although its features do not call for it, or although KVM means to trap it:
+/// implementation defined registers, and what slips through the traps of an emulated CPU.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Extra {
+    /// Packed encoding.
+    pub code: u16,
+    /// The exception level at which it is so.
+    pub el: u8,
+    /// What it reads.
+    pub value: u64,
+    /// Where that is from.
+    pub source: Source,
+}
+
 /// A host: silicon, firmware and kernel.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Profile {
@@ -189,6 +203,8 @@ pub struct Profile {
     pub sve: Option<Sve>,
     /// Registers it lacks although its features call for them.
     pub absent: Option<Absent>,
+    /// Registers it has beyond those.
+    pub extra: Vec<Extra>,
 }
 
 impl Profile {

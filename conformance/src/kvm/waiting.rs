@@ -1,0 +1,119 @@
+//! Answers that differ only because a feature is not built: by rules on fields and calls, never by hand.
+
+use serde_json::Value;
+use ulna_arm_regs::SysReg;
+use ulna_arm_regs::feature::{Feat, FeatSet};
+use ulna_arm_regs::id::{IdReg, Raz};
+
+use super::compare::{Line, kind, number};
+use super::lab::{Cfg, EL1_32BIT, EL2, SVE};
+
+/// What the recorded host has and this build has not.
+pub struct Unbuilt {
+    /// vCPU features.
+    pub features: u32,
+    /// KVM_CAP_ARM_MTE.
+    pub mte: bool,
+    /// The configurations as they were recorded.
+    pub cfgs: Vec<Cfg>,
+    /// What the engine executes.
+    pub engine: FeatSet,
+}
+
+/// Registers of SME, which have no rows: SMPRI_EL1, SMCR_EL1, SMIDR_EL1, SVCR, TPIDR2_EL0.
+const SME: [u16; 5] = [0xc094, 0xc096, 0xc806, 0xda12, 0xde85];
+
+/// The name under which a missing feature is counted.
+fn group(f: Feat) -> String {
+    let name = format!("{f:?}");
+    for (prefix, group) in [
+        ("AA32", "AArch32"),
+        ("SVE", "SVE"),
+        ("MTE", "MTE"),
+        ("SME", "SME"),
+        ("EL2", "EL2"),
+        ("VHE", "EL2"),
+        ("NV", "EL2"),
+        ("HCX", "EL2"),
+        ("FGT", "EL2"),
+        ("ECV", "EL2"),
+    ] {
+        if name.starts_with(prefix) {
+            return group.into();
+        }
+    }
+    name
+}
+
+impl Unbuilt {
+    /// The first missing feature among vCPU features.
+    pub fn of_bits(&self, bits: u32) -> Option<String> {
+        let missing = bits & self.features;
+        let names = [(EL1_32BIT, "AArch32"), (SVE, "SVE"), (EL2, "EL2")];
+        names.iter().find(|n| n.0 & missing != 0).map(|n| n.1.into())
+    }
+
+    fn of_cfg(&self, name: &str) -> Option<String> {
+        let c = self.cfgs.iter().find(|c| c.name == name)?;
+        self.of_bits(c.features).or_else(|| (c.mte && self.mte).then(|| "MTE".into()))
+    }
+
+    /// Why the recorded answer `was` cannot be given yet, if an unbuilt feature is the reason; `is` came instead.
+    pub fn reason(
+        &self,
+        line: &Line,
+        _field: &str,
+        was: Option<&Value>,
+        is: Option<&Value>,
+    ) -> Option<String> {
+        let text = |f: &str| line.get(f).and_then(Value::as_str).unwrap_or_default();
+        match kind(line) {
+            "hasattr" | "firstrun" => self.of_cfg(text("cfg")),
+            "early" if text("op").starts_with("sve:") => self.of_bits(SVE),
+            "reinit" => self.of_bits(number(line.get("then"))? as u32),
+            "mrs" => self.register(number(line.get("enc"))? as u16, was, is),
+            _ => None,
+        }
+    }
+
+    /// A system register: every field that differs must be one whose feature the engine lacks.
+    pub fn register(&self, enc: u16, was: Option<&Value>, is: Option<&Value>) -> Option<String> {
+        if SME.contains(&enc) {
+            return (!self.engine.has(Feat::SME)).then(|| "SME".into());
+        }
+        let r = SysReg::from_code(enc)?;
+        if let Some(f) = r.row().needs
+            && !self.engine.has(f)
+        {
+            return Some(group(f));
+        }
+        self.fields(r, number(was)?, number(is)?)
+    }
+
+    /// The same by values.
+    pub fn fields(&self, r: SysReg, was: u64, is: u64) -> Option<String> {
+        use SysReg as S;
+        let differ = was ^ is;
+        let n = |first: SysReg| (r as usize).wrapping_sub(first as usize);
+        if let Some(id) = IdReg::of(r) {
+            match id.raz {
+                Raz::UnlessAArch32 if !self.engine.has(Feat::AA32EL0) => return Some("AArch32".into()),
+                Raz::UnlessSve if !self.engine.has(Feat::SVE) => return Some("SVE".into()),
+                _ => {}
+            }
+            let mut rest = differ;
+            let mut why = None;
+            for f in id.fields.iter().filter(|f| f.mask() & differ != 0) {
+                why = Some(ulna_machine::lowered_for(r, f.lsb, was)?);
+                rest &= !f.mask();
+            }
+            return if rest == 0 { why.map(group) } else { None };
+        }
+        // PMCR_EL0.LC reads as one where there is no AArch32; PMEVTYPERn_EL0.NSH is there with EL2.
+        if r == S::PMCR_EL0 && differ == 1 << 6 && !self.engine.has(Feat::AA32EL0) {
+            return Some("AArch32".into());
+        }
+        let typer = r == S::PMXEVTYPER_EL0 || r == S::PMCCFILTR_EL0 || n(S::PMEVTYPER0_EL0) < 31;
+        (typer && differ == 1 << 27 && !self.engine.has(Feat::EL2)).then(|| "EL2".into())
+    }
+}
