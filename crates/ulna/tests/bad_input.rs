@@ -110,6 +110,15 @@ fn every_mistake_is_told_in_one_line() {
         ("--disk path=empty", 3, "Cannot use the disk image empty: empty"),
         ("--disk path=odd.img", 3, "Cannot use the disk image odd.img: size 700 is not a multiple of 512"),
         ("--disk path=disk.img --disk path=disk.img", 3, "Cannot use the disk image disk.img: locked"),
+        (
+            "--gdb 1234",
+            2,
+            "invalid value '1234' for '--gdb <HOST:PORT|PATH>': one of HOST:PORT, :PORT, or a path",
+        ),
+        ("--gdb :70000", 2, "the port is a number from 0 to 65535"),
+        ("--gdb ./dir/none/x", 4, "Cannot listen for GDB on ./dir/none/x: No such file"),
+        ("--gdb ./text", 4, "Cannot listen for GDB on ./text: Address already in use"),
+        ("--gdb 192.0.2.1:1", 4, "Cannot listen for GDB on 192.0.2.1:1: Cannot assign requested address"),
         ("--dtb-out dir/none/x", 3, "Cannot write the device tree to dir/none/x: No such file"),
     ];
     let mut wrong = Vec::new();
@@ -122,6 +131,15 @@ fn every_mistake_is_told_in_one_line() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn an_address_in_use_is_told() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, stderr) = run(Path::new("/"), &["--gdb", &address]);
+    let says = format!("ulna: Cannot listen for GDB on {address}: Address already in use (os error 98)\n");
+    assert_eq!((code, stderr), (4, says));
 }
 
 #[test]

@@ -22,7 +22,7 @@ use ulna_devices::virtio::rng::{Entropy, Rng};
 use ulna_devices::virtio::{Service, VirtioDevice, VirtioMmio};
 use ulna_devices::{IrqLine, MmioDevice};
 use ulna_kvm_backend::abi::device as dev;
-use ulna_kvm_backend::abi::vcpu_feature;
+use ulna_kvm_backend::abi::{cap, vcpu_feature};
 use ulna_kvm_backend::{Device, Errno, Hypervisor, RegId, Vcpu, Vm};
 use vm_memory::GuestMemoryMmap;
 
@@ -44,6 +44,10 @@ pub struct Board {
     pub uart: Shared<Uart>,
     /// The clock, for the event loop.
     pub rtc: Shared<Rtc>,
+    /// RAM and flash.
+    pub memory: Vec<Arc<Memory>>,
+    /// Hardware breakpoints and watchpoints for guest debug.
+    pub debug_registers: (usize, usize),
     /// The VM and its interrupt controller live as long as the board.
     _vm: Arc<dyn Vm>,
     _gic: Vec<Arc<dyn Device>>,
@@ -105,6 +109,8 @@ impl Board {
         let vm = must("creating the VM", kvm.create_vm(kvm.max_ipa_bits()))?;
         map(&*vm, SLOT_RAM, &ram, 0)?;
 
+        let mut all_memory = vec![ram.clone()];
+        all_memory.extend(banks.memory());
         let (mut vcpus, pmu) = make_vcpus(&*vm, config.max_cpus)?;
         let mut mpidrs = Vec::new();
         for vcpu in &mut vcpus {
@@ -161,7 +167,9 @@ impl Board {
             config.memory >> 20,
             initrd
         );
-        Ok(Board { vcpus, bus, uart, rtc, _vm: vm, _gic: gic })
+        let extent = |n: u32| vm.check_extension(n).ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+        let debug_registers = (extent(cap::GUEST_DEBUG_HW_BPS), extent(cap::GUEST_DEBUG_HW_WPS));
+        Ok(Board { vcpus, bus, uart, rtc, memory: all_memory, debug_registers, _vm: vm, _gic: gic })
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a user asks for, checked before anything is built.
 
 use crate::error::Error;
+use crate::gdb::Address;
 use crate::layout;
 use std::path::PathBuf;
 
@@ -107,6 +108,8 @@ pub struct Config {
     pub serial: Serial,
     /// Where to write the device tree that the guest gets.
     pub dtb_out: Option<PathBuf>,
+    /// Where GDB may come in; then nothing runs before it says so.
+    pub gdb: Option<Address>,
 }
 
 impl Default for Config {
@@ -127,6 +130,7 @@ impl Default for Config {
             net: Net::None,
             serial: Serial::Stdio,
             dtb_out: None,
+            gdb: None,
         }
     }
 }

@@ -53,6 +53,11 @@ impl Banks {
         })
     }
 
+    /// Their memory.
+    pub fn memory(&self) -> [Arc<Memory>; 2] {
+        [self.code.memory.clone(), self.vars.memory.clone()]
+    }
+
     /// The banks as devices of a VM, with their slots from `slot` on.
     pub fn devices(&self, vm: &Arc<dyn Vm>, slot: u32) -> Result<[Flash<Cells>; 2], Error> {
         let device = |contents: &Contents, slot| -> Result<_, Error> {

@@ -7,11 +7,13 @@ use crate::console::{Command, Console};
 use crate::error::Error;
 use crate::exit::ExitStatus;
 use crate::flash::Banks;
+use crate::gdb::{Debugger, Door, Exit};
 use crate::signals::Signals;
 use crate::vcpu::{Common, News, spawn};
 use crate::waker::Waker;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, MutexGuard, TryLockError};
@@ -39,12 +41,35 @@ pub fn run(config: &Config, kvm: &dyn Hypervisor, outside: &Outside) -> Result<E
     config.check(u32::from(kvm.max_ipa_bits()))?;
     let mut signals = Signals::catch().map_err(|e| Error::host("catch signals", e))?;
     let banks = Banks::open(config)?;
+    let mut debugger = config.gdb.as_ref().map(Debugger::start).transpose()?;
     let mut console = Console::open(&config.serial, &config.name)?;
+    let end = lives(config, kvm, outside, &banks, &mut signals, &mut console, debugger.as_ref());
+    if let Some(d) = &mut debugger {
+        d.finish(end.as_ref().map_or_else(|e| e.status().code(), |status| status.code()));
+    }
+    end
+}
+
+/// All lives of the machine.
+fn lives(
+    config: &Config,
+    kvm: &dyn Hypervisor,
+    outside: &Outside,
+    banks: &Banks,
+    signals: &mut Signals,
+    console: &mut Console,
+    debugger: Option<&Debugger>,
+) -> Result<ExitStatus, Error> {
+    let mut told = false;
     loop {
         let waker = Waker::new()?;
-        let board = Board::build(config, kvm, outside, &banks, &console, &waker)?;
+        let board = Board::build(config, kvm, outside, banks, console, &waker)?;
+        if let (Some(d), false) = (debugger, std::mem::replace(&mut told, true)) {
+            // Before the terminal is the guest's. A closed standard error is no reason to fail.
+            let _ = writeln!(std::io::stderr(), "ulna: waiting for GDB at {}", d.address);
+        }
         console.begin()?;
-        match live(board, &mut console, &mut signals, waker)? {
+        match live(board, console, signals, waker, debugger)? {
             End::Off => return Ok(ExitStatus::Done),
             End::Quit => return Ok(ExitStatus::Done),
             End::Signal(number) => return Ok(ExitStatus::Signal(number)),
@@ -54,16 +79,31 @@ pub fn run(config: &Config, kvm: &dyn Hypervisor, outside: &Outside) -> Result<E
 }
 
 /// One life, from reset to the next.
-fn live(board: Board, console: &mut Console, signals: &mut Signals, waker: Waker) -> Result<End, Error> {
-    let Board { vcpus, bus, uart, rtc, .. } = board;
+fn live(
+    board: Board,
+    console: &mut Console,
+    signals: &mut Signals,
+    waker: Waker,
+    debugger: Option<&Debugger>,
+) -> Result<End, Error> {
+    let Board { vcpus, bus, uart, rtc, memory, debug_registers, .. } = board;
     let (sender, news) = channel();
     let stop = Arc::new(AtomicBool::new(false));
     let common = Common { bus: Arc::new(bus), stop: stop.clone(), news: sender, waker: waker.clone() };
     let kickers: Vec<Kicker> = vcpus.iter().map(|v| v.kicker()).collect();
-    let mut threads = Threads { stop, kickers, news, started: 0, finished: 0 };
-    for (id, vcpu) in (0u32..).zip(vcpus) {
+    let mut doors: Vec<Option<Door>> = vcpus.iter().map(|_| None).collect();
+    let mut exit = None;
+    if let Some(d) = debugger {
+        let quitter = common.clone();
+        let quit = Box::new(move || quitter.tell(News::Quit));
+        let (all, way_out) = d.attach(kickers.clone(), memory, debug_registers, quit);
+        doors = all.into_iter().map(Some).collect();
+        exit = Some(way_out);
+    }
+    let mut threads = Threads { stop, kickers, exit, news, started: 0, finished: 0 };
+    for ((id, vcpu), door) in (0u32..).zip(vcpus).zip(doors) {
         // Detached: `Threads` counts those that ended, and nobody waits for one that hangs.
-        drop(spawn(id, vcpu, common.clone())?);
+        drop(spawn(id, vcpu, common.clone(), door)?);
         threads.started += 1;
     }
     drop(common);
@@ -83,6 +123,8 @@ fn live(board: Board, console: &mut Console, signals: &mut Signals, waker: Waker
 struct Threads {
     stop: Arc<AtomicBool>,
     kickers: Vec<Kicker>,
+    /// Out of the debugger's hall.
+    exit: Option<Exit>,
     news: Receiver<News>,
     started: usize,
     finished: usize,
@@ -95,6 +137,7 @@ impl Threads {
             match news {
                 News::Off => return Ok(Some(End::Off)),
                 News::Reset => return Ok(Some(End::Reset)),
+                News::Quit => return Ok(Some(End::Quit)),
                 News::Crash(why) => return Err(Error::Crash(why)),
                 News::Panic(id) => return Err(Error::Internal(format!("the thread of vCPU {id} panicked"))),
                 News::Finished(_) => self.finished += 1,
@@ -103,12 +146,19 @@ impl Threads {
         Ok(None)
     }
 
-    /// Ends all threads.
-    fn stop(&mut self) -> Result<(), Error> {
+    fn ask_all(&self) {
         self.stop.store(true, Ordering::Release);
+        if let Some(exit) = &self.exit {
+            exit.open();
+        }
         for kicker in &self.kickers {
             kicker.kick();
         }
+    }
+
+    /// Ends all threads.
+    fn stop(&mut self) -> Result<(), Error> {
+        self.ask_all();
         let deadline = Instant::now() + PATIENCE;
         let mut instructions = None;
         while self.finished < self.started {
@@ -140,10 +190,7 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        for kicker in &self.kickers {
-            kicker.kick();
-        }
+        self.ask_all();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::bus::Bus;
 use crate::error::Error;
+use crate::gdb::{Came, Door};
 use crate::waker::Waker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,8 @@ pub enum News {
     Off,
     /// The guest asked for a reset.
     Reset,
+    /// The debugger ended the machine.
+    Quit,
     /// The vCPU cannot go on.
     Crash(String),
     /// The thread panicked.
@@ -39,7 +42,8 @@ pub struct Common {
 }
 
 impl Common {
-    fn tell(&self, news: News) {
+    /// Tells the event loop.
+    pub fn tell(&self, news: News) {
         // Without a receiver the machine is gone already.
         let _ = self.news.send(news);
         self.waker.wake();
@@ -57,11 +61,16 @@ impl Drop for Witness<'_> {
     }
 }
 
-/// Starts the thread of vCPU `id`.
-pub fn spawn(id: u32, mut vcpu: Box<dyn Vcpu>, common: Common) -> Result<JoinHandle<()>, Error> {
+/// Starts the thread of vCPU `id`; with a door to a debugger it waits there first.
+pub fn spawn(
+    id: u32,
+    mut vcpu: Box<dyn Vcpu>,
+    common: Common,
+    door: Option<Door>,
+) -> Result<JoinHandle<()>, Error> {
     let body = move || {
         let witness = Witness(&common, id);
-        if let Some(news) = run(&mut *vcpu, &common, id) {
+        if let Some(news) = run(&mut *vcpu, &common, id, door.as_ref()) {
             common.tell(news);
         }
         common.tell(News::Finished(vcpu.instructions()));
@@ -72,7 +81,10 @@ pub fn spawn(id: u32, mut vcpu: Box<dyn Vcpu>, common: Common) -> Result<JoinHan
 }
 
 /// Runs until the machine stops, or this vCPU stops it.
-fn run(vcpu: &mut dyn Vcpu, common: &Common, id: u32) -> Option<News> {
+fn run(vcpu: &mut dyn Vcpu, common: &Common, id: u32, door: Option<&Door>) -> Option<News> {
+    if door.is_some_and(|d| !d.wait(vcpu, Came::Asked)) {
+        return None;
+    }
     loop {
         if common.stop.load(Ordering::Acquire) {
             return None;
@@ -91,7 +103,18 @@ fn run(vcpu: &mut dyn Vcpu, common: &Common, id: u32) -> Option<News> {
             Ok(VcpuExit::SystemEvent(kind, data)) => {
                 return Some(News::Crash(format!("The guest crashed: system event {kind}, data {data:x?}")));
             }
-            Ok(VcpuExit::Intr) | Err(Errno::EINTR) => continue,
+            Ok(VcpuExit::Intr) | Err(Errno::EINTR) => {
+                if door.is_some_and(|d| d.halting() && !d.wait(vcpu, Came::Asked)) {
+                    return None;
+                }
+                continue;
+            }
+            Ok(VcpuExit::Debug(esr, far)) if door.is_some() => {
+                if door.is_some_and(|d| !d.wait(vcpu, Came::Debug(esr, far))) {
+                    return None;
+                }
+                continue;
+            }
             Ok(other) => {
                 return Some(News::Crash(format!(
                     "vCPU {id} stopped for a reason that nobody asked for: {other:?}"

@@ -1,9 +1,10 @@
 //! A flag that threads can wait for together with files.
 
 use crate::error::Error;
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Set from any thread; whoever polls its descriptor wakes.
 #[derive(Clone)]
@@ -25,6 +26,15 @@ impl Waker {
     /// Forgets all wakes so far.
     pub fn clear(&self) {
         let _ = rustix::io::read(&self.0, &mut [0u8; 8]);
+    }
+
+    /// Waits for a wake and forgets it; `false` when none came in time.
+    pub fn wait(&self, at_most: Duration) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(self.fd(), PollFlags::IN)];
+        let timeout = Timespec::try_from(at_most).ok();
+        let woken = matches!(poll(&mut fds, timeout.as_ref()), Ok(1..));
+        self.clear();
+        woken
     }
 
     /// What the loop waits for.

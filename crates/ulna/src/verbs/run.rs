@@ -10,7 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing_subscriber::EnvFilter;
 use ulna_devices::virtio::rng::{Entropy, HostEntropy};
 use ulna_kvm_backend::software::{ClockKind, KvmConfig, Software};
-use ulna_vmm::{Clock, Config, Disk, Error, ExitStatus, GicVersion, Kernel, Net, Outside, Serial};
+use ulna_vmm::{
+    Clock, Config, Disk, Error, ExitStatus, GdbAddress, GicVersion, Kernel, Net, Outside, Serial,
+};
 
 /// Without --kernel and --firmware the built-in guest starts: it shows what a guest of the profile sees, tries timers
 /// and interrupts on every vCPU, and powers off.
@@ -72,6 +74,9 @@ pub struct RunArgs {
     /// Write the device tree that the guest gets
     #[arg(long, value_name = "F")]
     dtb_out: Option<PathBuf>,
+    /// Wait for GDB at a TCP port (:PORT for this host only) or a Unix socket before the guest starts
+    #[arg(long, value_name = "HOST:PORT|PATH")]
+    gdb: Option<GdbAddress>,
     /// What to tell on standard error: error, warn, info, debug, trace, or a filter like ulna_vmm=debug
     #[arg(long, value_name = "FILTER", default_value = "warn")]
     log: String,
@@ -158,6 +163,7 @@ impl RunArgs {
             net: self.net,
             serial: self.serial,
             dtb_out: self.dtb_out,
+            gdb: self.gdb,
         }
     }
 }
