@@ -31,6 +31,13 @@ pub struct Args {
     no_net: bool,
 }
 
+impl Args {
+    /// For a guest and a program, the rest left out.
+    pub fn new(guest: PathBuf, ulna: PathBuf) -> Args {
+        Args { guest, ulna, no_net: true, firmware: PathBuf::new(), only: String::new() }
+    }
+}
+
 /// Runs all stories.
 pub fn run(a: &Args) -> Result<()> {
     let mut passed = 0;
@@ -63,14 +70,16 @@ pub fn run(a: &Args) -> Result<()> {
 }
 
 /// A running guest with its console.
-struct Guest {
-    child: Child,
+pub struct Guest {
+    /// The process.
+    pub child: Child,
     output: Receiver<Vec<u8>>,
     seen: String,
 }
 
 impl Guest {
-    fn start(a: &Args, bench: &str, more: &[&str]) -> Result<Guest> {
+    /// Starts it; `bench` and what follows goes to the kernel command line.
+    pub fn start(a: &Args, bench: &str, more: &[&str]) -> Result<Guest> {
         let mut command = Command::new(&a.ulna);
         command
             .arg("run")
@@ -103,7 +112,7 @@ impl Guest {
     }
 
     /// Reads the console until `text` appears; what came since the last wait.
-    fn wait(&mut self, text: &str, seconds: u64) -> Result<String> {
+    pub fn wait(&mut self, text: &str, seconds: u64) -> Result<String> {
         let end = Instant::now() + Duration::from_secs(seconds);
         loop {
             if let Some(at) = self.seen.find(text) {
@@ -125,7 +134,7 @@ impl Guest {
     }
 
     /// Types a command and returns what it printed.
-    fn shell(&mut self, command: &str) -> Result<String> {
+    pub fn shell(&mut self, command: &str) -> Result<String> {
         const BEGIN: &str = "@begin@";
         const END: &str = "@done@";
         // The terminal and the shell both echo the line, which therefore must not hold the marks themselves.
@@ -136,7 +145,8 @@ impl Guest {
         Ok(out.trim_end_matches(END).replace('\r', ""))
     }
 
-    fn ends_well(&mut self, seconds: u64) -> Result<()> {
+    /// Expects a success within this time.
+    pub fn ends_well(&mut self, seconds: u64) -> Result<()> {
         let end = Instant::now() + Duration::from_secs(seconds);
         while Instant::now() < end {
             if let Some(s) = self.child.try_wait()? {

@@ -7,6 +7,7 @@ mod conformance;
 mod coverage;
 mod diff_cpu;
 mod diff_system;
+mod gdb;
 mod header_check;
 mod linux;
 mod reference;
@@ -32,6 +33,8 @@ enum Task {
     HeaderCheck(header_check::Args),
     /// Real KVM's recorded answers against ours.
     Conformance(conformance::Args),
+    /// GDB on the built-in guest and on Linux.
+    Gdb(gdb::Args),
     /// Boots a Debian kernel as a user would: CPUs, disk, network.
     Linux(linux::Args),
     /// The generated pages of the book, and the links of all pages.
@@ -47,6 +50,7 @@ fn main() -> Result<()> {
         Task::Coverage(a) => coverage::run(&a),
         Task::HeaderCheck(a) => header_check::run(&a),
         Task::Conformance(a) => conformance::run(&a),
+        Task::Gdb(a) => gdb::run(&a),
         Task::Linux(a) => linux::run(&a),
         Task::Reference(a) => reference::run(&a),
         Task::Walls => walls::run(),

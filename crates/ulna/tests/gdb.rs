@@ -248,8 +248,8 @@ fn breakpoints_watchpoints_steps_on_every_vcpu() {
     g.ok(&format!("z1,{LOOP:x},4"));
 
     // What is not there, and what does not fit.
-    assert!(g.ask("m1,4").starts_with('E') && g.ask("M1,1:00").starts_with('E'));
-    assert!(g.ask("Z0,1,4").starts_with('E'));
+    assert!(g.ask("m9000000,4").starts_with('E') && g.ask("M9000000,1:00").starts_with('E'));
+    assert!(g.ask("Z0,9000000,4").starts_with('E'));
     assert!(g.ask(&format!("Z2,{:x},1000", DATA + 8)).starts_with('E'));
 
     // Told to end, it powers off.
