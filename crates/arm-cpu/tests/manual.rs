@@ -136,3 +136,42 @@ fn enhanced_pan_protects_execute_only_memory() {
         }
     }
 }
+
+/// What a machine's registers are beyond, or short of, what its features say.
+#[test]
+fn irregular_registers_answer_as_the_machine_says() {
+    use ulna_arm_cpu::Irregular;
+    // mrs x0, S3_1_C15_C3_0 is MRS of 0xcf98; mrs x1, OSDTRRX_EL1 of 0x8002.
+    let mrs = |enc: u32, rt: u32| 0xd530_0000 | (enc >> 14 & 1) << 19 | (enc & 0x3fff) << 5 | rt;
+    let with = |i: Irregular, word: u32| {
+        let mut c = machine(&[word], 0);
+        c.irregular = Arc::new(i);
+        c
+    };
+    let mut c = with(Irregular::new(vec![], vec![(0xcf98, 1, 0x800_0000)]), mrs(0xcf98, 0));
+    assert_eq!(c.run(), Exit::Hvc { imm: 7 });
+    assert_eq!((c.state.x[0], c.state.pc), (0x800_0000, RAM + 8));
+    let mut c = with(Irregular::default(), mrs(0xcf98, 0));
+    assert_eq!(c.run(), Exit::SysReg { enc: 0xcf98, rt: 0, read: true });
+    let mut c = with(Irregular::default(), mrs(0x8002, 1));
+    assert_eq!(c.run(), Exit::Hvc { imm: 7 });
+    assert_eq!(c.state.pc, RAM + 8, "not an exception");
+    for word in [mrs(0x8002, 1), mrs(0x8002, 1) & !(1 << 21)] {
+        let mut c = with(Irregular::new(vec![0x8002], vec![]), word);
+        assert_eq!(c.run(), Exit::Hvc { imm: 7 });
+        assert_eq!((class(&c), c.state.sys(SysReg::ELR_EL1)), (0, RAM), "{word:#x}");
+    }
+}
+
+/// PMUSERENR_EL0 traps to EL1 (EC 0x18); under MDCR_EL2.TPM the hypervisor answers UNDEFINED.
+#[test]
+fn a_denied_counter_is_a_trap_or_undefined() {
+    // mrs x0, PMCR_EL0
+    for (emulated, ec) in [(false, 0x18), (true, 0)] {
+        let mut c = machine(&[0xd53b_9c00], 0);
+        c.pmu_emulated = emulated;
+        c.state.el = 0;
+        assert_eq!(c.run(), Exit::Hvc { imm: 7 });
+        assert_eq!(class(&c), ec);
+    }
+}
