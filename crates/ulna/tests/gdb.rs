@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{HVC, program, psci, ulna};
+use common::{HVC, PUT, UART, char, program, psci, ulna};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -356,6 +356,29 @@ fn signals_end_a_machine_that_stands() {
     assert_eq!(m.end().status.code(), Some(130));
     let mut rest = Vec::new();
     assert_eq!(g.stream.read_to_end(&mut rest).unwrap(), 0, "{rest:?}");
+}
+
+#[test]
+fn a_vcpu_that_waits_for_the_host_comes_late() {
+    // Nobody reads the serial port's output: when the pipe is full, the store does not end.
+    let mut m = Machine::start(&[UART, char(b'x'), PUT, 0x17ff_ffff], &[]);
+    let mut g = m.connect();
+    g.send("vCont;c");
+    std::thread::sleep(Duration::from_millis(700));
+    g.stream.write_all(&[3]).unwrap();
+    assert!(g.answer().starts_with("T02"));
+    assert!(g.ask("g").starts_with('E'), "its registers are out of reach");
+    let out = m.child.as_mut().and_then(|c| c.stdout.take()).unwrap();
+    let reader = std::thread::spawn(move || BufReader::new(out).bytes().take(200_000).count());
+    let end = std::time::Instant::now() + PATIENCE;
+    while g.ask("g").starts_with('E') {
+        assert!(std::time::Instant::now() < end);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(g.pc(1) & !0xf, ENTRY);
+    g.send("k");
+    assert_eq!(m.end().status.code(), Some(0));
+    assert!(reader.join().unwrap() > 0);
 }
 
 #[test]

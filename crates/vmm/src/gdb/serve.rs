@@ -213,6 +213,8 @@ fn session(link: Link, d: &mut Debuggee, desk: &Desk, waker: &Waker) -> Result<D
                 Some(byte) => s.incoming_data(d, byte).map_err(text)?,
                 None if desk.over().is_some() => return Ok(DisconnectReason::TargetExited(0)),
                 None => {
+                    // A vCPU that a device had held up may come in late.
+                    d.stopped();
                     receive(s.borrow_conn(), waker, &mut input)?;
                     s.into()
                 }
