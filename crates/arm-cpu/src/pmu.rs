@@ -4,6 +4,9 @@
 //! Counters are brought up to date lazily: when a register is accessed, when the exception level changes, and when one
 //! would overflow.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use crate::cpu::Cpu;
 use crate::exception::Exception;
 use crate::insn::Stop;
@@ -34,18 +37,54 @@ pub const PMCEID0: u64 = 1 << event::SW_INCR
     | 1 << event::INST_SPEC
     | 1 << event::CHAIN;
 
+/// Which events a hypervisor lets a guest count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventFilter {
+    allowed: Vec<u64>,
+}
+
+impl EventFilter {
+    /// All of `events` event numbers allowed, or none.
+    pub fn new(events: u32, allowed: bool) -> EventFilter {
+        EventFilter { allowed: vec![if allowed { u64::MAX } else { 0 }; events.div_ceil(64) as usize] }
+    }
+
+    /// Allows or denies events.
+    pub fn set(&mut self, events: Range<u32>, allow: bool) {
+        for e in events {
+            if let Some(word) = self.allowed.get_mut(e as usize / 64) {
+                let bit = 1 << (e % 64);
+                *word = if allow { *word | bit } else { *word & !bit };
+            }
+        }
+    }
+
+    /// May this event be counted?
+    pub fn allows(&self, event: u64) -> bool {
+        let word = usize::try_from(event / 64).ok().and_then(|n| self.allowed.get(n));
+        word.is_some_and(|w| w >> (event % 64) & 1 != 0)
+    }
+
+    /// PMCEID0_EL0 (`first` 0) or PMCEID1_EL0 (32): the low half is of events from `first`, the high half from 0x4000 on,
+    /// which a PMU of 10 bits leaves out.
+    fn mask(&self, first: u64) -> u64 {
+        (0..64).filter(|b| self.allows(first + b % 32 + if *b < 32 { 0 } else { 0x4000 })).map(|b| 1 << b).sum()
+    }
+}
+
 /// What is not architectural state.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Pmu {
     /// Instructions counted so far.
     seen: u64,
     /// Instruction count at which the first counter overflows.
     pub(crate) deadline: u64,
+    filter: Option<Arc<EventFilter>>,
 }
 
 impl Default for Pmu {
     fn default() -> Self {
-        Pmu { seen: 0, deadline: u64::MAX }
+        Pmu { seen: 0, deadline: u64::MAX, filter: None }
     }
 }
 
@@ -57,12 +96,24 @@ fn event_type(n: usize) -> SysReg {
     SysReg::ALL[SysReg::PMEVTYPER0_EL0 as usize + n.min(30)]
 }
 
-/// Does a counter of this type count with every instruction (one instruction is one cycle)?
-fn counts_instructions(event_type: u64) -> bool {
-    matches!(event_type & 0xffff, event::INST_RETIRED | event::CPU_CYCLES | event::INST_SPEC)
-}
-
 impl Cpu {
+    /// Events that are counted from now on; all of them without a filter. Software increments and chains always are.
+    pub fn set_pmu_filter(&mut self, filter: Option<Arc<EventFilter>>) {
+        self.pmu_sync();
+        self.pmu.filter = filter;
+        self.pmu_plan();
+    }
+
+    fn pmu_allows(&self, event: u64) -> bool {
+        self.pmu.filter.as_ref().is_none_or(|f| f.allows(event))
+    }
+
+    /// Does a counter of this type count with every instruction (one instruction is one cycle)?
+    fn counts_instructions(&self, event_type: u64) -> bool {
+        let event = event_type & 0xffff;
+        matches!(event, event::INST_RETIRED | event::CPU_CYCLES | event::INST_SPEC) && self.pmu_allows(event)
+    }
+
     /// Number of event counters (PMCR_EL0.N).
     fn counters(&self) -> usize {
         (self.state.sys(SysReg::PMCR_EL0) >> 11 & 31) as usize
@@ -96,12 +147,13 @@ impl Cpu {
         let delta = now.saturating_sub(std::mem::replace(&mut self.pmu.seen, now));
         let el = self.state.el;
         let enabled = self.enabled_counters();
-        if enabled & CYCLES != 0 && Self::counts_at(self.state.sys(SysReg::PMCCFILTR_EL0), el) {
+        let cycles = self.pmu_allows(event::CPU_CYCLES);
+        if enabled & CYCLES != 0 && cycles && Self::counts_at(self.state.sys(SysReg::PMCCFILTR_EL0), el) {
             self.add_cycles(delta);
         }
         for n in 0..self.counters() {
             let t = self.state.sys(event_type(n));
-            if enabled >> n & 1 != 0 && counts_instructions(t) && Self::counts_at(t, el) {
+            if enabled >> n & 1 != 0 && self.counts_instructions(t) && Self::counts_at(t, el) {
                 self.add_event(n, delta);
             }
         }
@@ -161,7 +213,7 @@ impl Cpu {
     pub(crate) fn pmu_plan(&mut self) {
         let enabled = self.enabled_counters();
         if enabled == 0 {
-            self.pmu = Pmu::default();
+            (self.pmu.seen, self.pmu.deadline) = (0, u64::MAX);
             self.update_limit();
             return;
         }
@@ -170,7 +222,7 @@ impl Cpu {
         let armed = enabled & self.state.sys(SysReg::PMINTENSET_EL1);
         let left32 = |v: u64| (1 << 32) - (v & 0xffff_ffff);
         let mut left = 1u64 << 62;
-        if armed & CYCLES != 0 {
+        if armed & CYCLES != 0 && self.pmu_allows(event::CPU_CYCLES) {
             let v = self.state.sys(SysReg::PMCCNTR_EL0);
             let wide = self.state.sys(SysReg::PMCR_EL0) & PMCR_LC != 0;
             left =
@@ -178,7 +230,7 @@ impl Cpu {
         }
         // All that count, with an interrupt or not: an overflow may be chained into another counter.
         for n in (0..self.counters()).filter(|n| enabled >> n & 1 != 0) {
-            if counts_instructions(self.state.sys(event_type(n))) {
+            if self.counts_instructions(self.state.sys(event_type(n))) {
                 left = left.min(left32(self.state.sys(counter(n))));
             }
         }
@@ -279,6 +331,8 @@ impl Cpu {
             PMCNTENCLR_EL0 => s.sys(PMCNTENSET_EL0),
             PMOVSCLR_EL0 => s.sys(PMOVSSET_EL0),
             PMINTENCLR_EL1 => s.sys(PMINTENSET_EL1),
+            PMCEID0_EL0 => s.sys(r) & self.pmu.filter.as_ref().map_or(u64::MAX, |f| f.mask(0)),
+            PMCEID1_EL0 => s.sys(r) & self.pmu.filter.as_ref().map_or(u64::MAX, |f| f.mask(32)),
             _ => target.map_or(0, |t| s.sys(t)),
         })
     }

@@ -1,14 +1,25 @@
-//! Device attributes of a vCPU: its PMU and the PPIs of its timers (kvm-arm64-abi.md §12).
+//! Device attributes of a vCPU: its PMU, the PPIs of its timers, stolen time (kvm-arm64-abi.md §12).
 
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
+use ulna_arm_cpu::SysReg;
+use ulna_arm_cpu::mem::physmap::find_slot;
+use ulna_arm_cpu::pmu::EventFilter;
 use ulna_kvm_abi::device::{
-    GRP_PMU_V3_CTRL, GRP_TIMER_CTRL, PMU_V3_INIT, PMU_V3_IRQ, TIMER_IRQ_HPTIMER, TIMER_IRQ_VTIMER,
+    GRP_PMU_V3_CTRL, GRP_PVTIME_CTRL, GRP_TIMER_CTRL, PMU_V3_FILTER, PMU_V3_INIT, PMU_V3_IRQ, PMU_V3_SET_PMU,
+    PVTIME_IPA, TIMER_IRQ_HPTIMER, TIMER_IRQ_VTIMER,
 };
 use ulna_kvm_abi::{Errno, vcpu_feature};
 
 use crate::Result;
+use crate::gic::Source;
 use crate::vcpu::Vcpu;
+
+/// perf's type number of the one PMU there is, as on the recorded hosts (/sys/bus/event_source/devices/*/type).
+const PMU_TYPE: u32 = 10;
+/// KVM_GET_DEVICE_ATTR of a stolen-time address that is not set.
+const UNSET: u64 = u64::MAX;
 
 impl Vcpu {
     /// KVM_HAS_DEVICE_ATTR.
@@ -16,9 +27,11 @@ impl Vcpu {
         self.vm.check_alive()?;
         let known = match group {
             GRP_PMU_V3_CTRL => {
-                self.has_feature(vcpu_feature::PMU_V3) && matches!(attr, PMU_V3_IRQ | PMU_V3_INIT)
+                self.has_feature(vcpu_feature::PMU_V3)
+                    && matches!(attr, PMU_V3_IRQ | PMU_V3_INIT | PMU_V3_FILTER | PMU_V3_SET_PMU)
             }
             GRP_TIMER_CTRL => (TIMER_IRQ_VTIMER..=TIMER_IRQ_HPTIMER).contains(&attr),
+            GRP_PVTIME_CTRL => attr == PVTIME_IPA,
             _ => false,
         };
         if known { Ok(()) } else { Err(Errno::ENXIO) }
@@ -43,16 +56,18 @@ impl Vcpu {
                     irq => Ok(irq.into()),
                 }
             }
+            (GRP_PVTIME_CTRL, PVTIME_IPA) => Ok(self.stolen_time.unwrap_or(UNSET)),
             _ => Err(Errno::ENXIO),
         }
     }
 
-    /// KVM_SET_DEVICE_ATTR.
+    /// KVM_SET_DEVICE_ATTR. The value of KVM_ARM_VCPU_PMU_V3_FILTER is its structure as a little-endian number.
     pub fn set_attr(&mut self, group: u32, attr: u64, value: u64) -> Result<()> {
         self.vm.check_alive()?;
-        match group {
-            GRP_PMU_V3_CTRL => self.set_pmu(attr, value as u32),
-            GRP_TIMER_CTRL => self.set_timer_ppi(attr, value as u32),
+        match (group, attr) {
+            (GRP_PMU_V3_CTRL, _) => self.set_pmu(attr, value),
+            (GRP_TIMER_CTRL, _) => self.set_timer_ppi(attr, value as u32),
+            (GRP_PVTIME_CTRL, PVTIME_IPA) => self.set_stolen_time(value),
             _ => Err(Errno::ENXIO),
         }
     }
@@ -73,7 +88,7 @@ impl Vcpu {
         if !self.vm.gic_exists() || !(16..32).contains(&irq) {
             return Err(Errno::EINVAL);
         }
-        if self.vm.started.load(Ordering::SeqCst) {
+        if self.vm.timer_ppis_fixed.load(Ordering::SeqCst) {
             return Err(Errno::EBUSY);
         }
         let slot = usize::try_from(attr).ok().and_then(|n| self.vm.timer_ppis.get(n));
@@ -81,7 +96,58 @@ impl Vcpu {
         Ok(())
     }
 
-    fn set_pmu(&mut self, attr: u64, value: u32) -> Result<()> {
+    /// The first run takes the PPIs of the timers. One that was taken before a failure stays taken, as in KVM.
+    pub(crate) fn claim_timers(&mut self) -> Result<()> {
+        let [vtimer, ptimer, ..] = self.vm.timer_ppis();
+        let me = self.shared.index;
+        let claimed = self.vm.with_gic(|g| {
+            g.claim(ptimer, Source::Ptimer(me))?;
+            g.claim(vtimer, Source::Vtimer(me))
+        });
+        match claimed {
+            None => Ok(()),
+            Some(Err(_)) => Err(Errno::EINVAL),
+            Some(Ok(())) => {
+                self.vm.timer_ppis_fixed.store(true, Ordering::SeqCst);
+                Ok(())
+            }
+        }
+    }
+
+    /// What the first run asks of a PMU (kvm-arm64-abi.md §11.3).
+    pub(crate) fn enable_pmu(&mut self) -> Result<()> {
+        if !self.has_feature(vcpu_feature::PMU_V3) {
+            return Ok(());
+        }
+        if !self.pmu_ready {
+            return Err(Errno::EINVAL);
+        }
+        let irq = self.shared.pmu_irq.load(Ordering::SeqCst);
+        let lines = self.vm.with_gic(|g| g.gic.config().nr_irqs);
+        let fits = lines.map_or(irq == 0, |n| (16..n).contains(&irq));
+        if !fits {
+            return Err(Errno::EINVAL);
+        }
+        let filter = self.vm.pmu_filter.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.cpu.set_pmu_filter(filter);
+        Ok(())
+    }
+
+    fn set_stolen_time(&mut self, ipa: u64) -> Result<()> {
+        if !ipa.is_multiple_of(64) {
+            return Err(Errno::EINVAL);
+        }
+        if self.stolen_time.is_some() {
+            return Err(Errno::EEXIST);
+        }
+        if !find_slot(&self.vm.memory.slots(), ipa).is_some_and(|s| !s.readonly) {
+            return Err(Errno::EINVAL);
+        }
+        self.stolen_time = Some(ipa);
+        Ok(())
+    }
+
+    fn set_pmu(&mut self, attr: u64, value: u64) -> Result<()> {
         if !self.has_feature(vcpu_feature::PMU_V3) {
             return Err(Errno::ENODEV);
         }
@@ -89,10 +155,39 @@ impl Vcpu {
             return Err(Errno::EBUSY);
         }
         match attr {
-            PMU_V3_IRQ => self.set_pmu_irq(value),
+            PMU_V3_IRQ => self.set_pmu_irq(value as u32),
             PMU_V3_INIT => self.init_pmu(),
+            PMU_V3_FILTER => self.filter_events(value),
+            PMU_V3_SET_PMU if value as u32 != PMU_TYPE => Err(Errno::ENXIO),
+            PMU_V3_SET_PMU if self.vm.started.load(Ordering::SeqCst) => Err(Errno::EBUSY),
+            PMU_V3_SET_PMU => Ok(()),
             _ => Err(Errno::ENXIO),
         }
+    }
+
+    /// struct kvm_pmu_event_filter: base event (15:0), events (31:16), action (39:32). The padding is not looked at.
+    fn filter_events(&mut self, filter: u64) -> Result<()> {
+        let (base, count, action) = (filter & 0xffff, filter >> 16 & 0xffff, filter >> 32 & 0xff);
+        let m = self.check_initialised()?;
+        // The hardware's event space: 10 bits with PMUv3, 16 from FEAT_PMUv3p1 on.
+        let space = if m.limit(SysReg::ID_AA64DFR0_EL1) >> 8 & 0xf == 1 { 1 << 10 } else { 1 << 16 };
+        let allow = match action {
+            0 => true,
+            1 => false,
+            _ => return Err(Errno::EINVAL),
+        };
+        if base + count > space {
+            return Err(Errno::EINVAL);
+        }
+        if self.vm.started.load(Ordering::SeqCst) {
+            return Err(Errno::EBUSY);
+        }
+        let mut known = self.vm.pmu_filter.lock().unwrap_or_else(PoisonError::into_inner);
+        // The first filter decides about all that none names.
+        let mut new = known.as_deref().cloned().unwrap_or_else(|| EventFilter::new(space as u32, !allow));
+        new.set(base as u32..(base + count) as u32, allow);
+        *known = Some(Arc::new(new));
+        Ok(())
     }
 
     /// A PPI, the same on all vCPUs, or an SPI, another on each.
@@ -124,9 +219,8 @@ impl Vcpu {
             if irq == 0 {
                 return Err(Errno::ENXIO);
             }
-            if self.vm.timer_ppis().contains(&irq) {
-                return Err(Errno::EEXIST);
-            }
+            let me = Source::Pmu(self.shared.index);
+            self.vm.with_gic(|g| g.claim(irq, me)).unwrap_or(Err(Errno::ENODEV))?;
         }
         self.pmu_ready = true;
         Ok(())

@@ -5,13 +5,12 @@ use std::sync::atomic::Ordering;
 
 use ulna_kvm_abi::Errno;
 use ulna_kvm_abi::device::*;
-use ulna_machine::mpidr;
+use ulna_vgic::its::Its;
+use ulna_vgic::redist::NoRedists;
 use ulna_vgic::{GicError, IccReg, Region, Version};
 
 use crate::Result;
-use crate::gic::{
-    CPUIF_LEN, DIST_V2_LEN, DIST_V3_LEN, GicSetup, GicState, ITS_LEN, REDIST_LEN, RedistRegion,
-};
+use crate::gic::{CPUIF_LEN, DIST_V2_LEN, DIST_V3_LEN, GicSetup, ITS_LEN, ItsSetup, check_range};
 use crate::memory::Tables;
 use crate::vm::{Vm, VmInner};
 
@@ -28,15 +27,20 @@ enum Kind {
     Vfio,
 }
 
-/// A register that an attribute names.
+/// A register that an attribute names, as far as its vCPU.
 #[derive(Clone, Copy, Debug)]
 enum Reg {
     /// Of a frame; the vCPU matters for banked ones.
     Frame(Region, usize, u64),
-    /// Of a CPU interface.
-    Cpu(usize, IccReg),
-    /// Levels of 32 lines.
-    Levels(usize, u32),
+    /// Of a CPU interface, by its encoding.
+    Sysreg(usize, u16),
+    /// Levels of lines: the attribute's low half.
+    Levels(usize, u64),
+}
+
+/// VGIC_LEVEL_INFO_LINE_LEVEL is kind 0 of LEVEL_INFO.
+fn level_kind(attr: u64) -> u64 {
+    attr >> 10 & 0x3f_ffff
 }
 
 impl Vm {
@@ -89,14 +93,17 @@ impl Device {
     pub(crate) fn create(vm: Arc<VmInner>, kind: u32) -> Result<Device> {
         let gic = &vm.config.profile.gic;
         let vcpus = vm.vcpus().len();
-        let started = vm.started.load(Ordering::SeqCst) || vm.any_vcpu_runs();
+        let busy = vm.any_vcpu_runs();
         let mut s = vm.setup();
         let controller = |s: &mut GicSetup, version, most| {
-            if started {
+            if busy {
                 return Err(Errno::EBUSY);
             }
             if s.exists() {
                 return Err(Errno::EEXIST);
+            }
+            if vm.started.load(Ordering::SeqCst) {
+                return Err(Errno::EBUSY);
             }
             if vcpus > most {
                 return Err(Errno::E2BIG);
@@ -114,11 +121,9 @@ impl Device {
                 Kind::VgicV3
             }
             TYPE_ARM_VGIC_ITS if gic.v3() => {
-                // VMMs create it after the GIC was initialised as well as before.
-                if !s.is_v2() {
-                    vm.with_gic(GicState::add_its).transpose()?;
-                }
-                s.its.push(None);
+                // VMMs create it after the GIC was initialised as well as before. With a GICv2 it is of no use.
+                vm.with_gic(|g| g.gic.add_its(Its::new()));
+                s.its.push(ItsSetup { base: None, its: Its::new() });
                 Kind::Its(s.its.len() - 1)
             }
             TYPE_VFIO => {
@@ -158,16 +163,21 @@ impl Device {
                 matches!(attr, CTRL_INIT | ITS_SAVE_TABLES | ITS_RESTORE_TABLES | ITS_CTRL_RESET)
             }
             (Kind::Vfio, _) => group == GRP_VFIO_FILE && matches!(attr, VFIO_FILE_ADD | VFIO_FILE_DEL),
+            (Kind::VgicV3, GRP_LEVEL_INFO) => level_kind(attr) == 0,
             _ => match self.register(group, attr)? {
-                Reg::Frame(region, _, offset) => {
-                    let aligned = offset.is_multiple_of(4);
-                    aligned && self.vm.with_gic(|g| g.gic.has_user_register(region, offset)) == Some(true)
-                }
-                Reg::Cpu(..) => true,
-                Reg::Levels(..) => attr >> 10 & 0x3f_ffff == 0,
+                Reg::Frame(region, _, offset) => self.has_register(region, offset),
+                Reg::Sysreg(_, enc) => user_sysreg(enc).is_ok(),
+                Reg::Levels(..) => false,
             },
         };
         if known { Ok(()) } else { Err(Errno::ENXIO) }
+    }
+
+    /// Works before the GIC is initialised, which then has no SPIs unless the VMM said so.
+    fn has_register(&self, region: Region, offset: u64) -> bool {
+        let version = if self.kind == Kind::VgicV2 { Version::V2 } else { Version::V3 };
+        let nr_irqs = self.vm.setup().nr_irqs.unwrap_or(32);
+        ulna_vgic::has_user_register(version, nr_irqs, region, offset)
     }
 
     /// KVM_GET_DEVICE_ATTR. `value` is what the caller's buffer holds: a redistributor region is asked for by its index.
@@ -178,16 +188,15 @@ impl Device {
             (Kind::VgicV2, GRP_ADDR, V2_ADDR_TYPE_CPU) => Ok(s.cpuif.unwrap_or(UNSET)),
             (Kind::VgicV2, GRP_ADDR, V2_ADDR_TYPE_DIST) => Ok(s.dist.unwrap_or(UNSET)),
             (Kind::VgicV3, GRP_ADDR, V3_ADDR_TYPE_DIST) => Ok(s.dist.unwrap_or(UNSET)),
-            (Kind::VgicV3, GRP_ADDR, V3_ADDR_TYPE_REDIST) => {
-                Ok(s.redists.first().filter(|r| r.count.is_none()).map_or(UNSET, |r| r.base))
-            }
+            (Kind::VgicV3, GRP_ADDR, V3_ADDR_TYPE_REDIST) => Ok(s.redists.first().map_or(UNSET, |r| r.base)),
             (Kind::VgicV3, GRP_ADDR, V3_ADDR_TYPE_REDIST_REGION) => {
-                let index = value & 0xfff;
-                let region =
-                    usize::try_from(index).ok().and_then(|i| s.redists.get(i)).ok_or(Errno::ENOENT)?;
+                // KVM keeps eight bits of it.
+                let index = value & 0xff;
+                let region = s.redists.get(index as usize).ok_or(Errno::ENOENT)?;
                 Ok(region.count.unwrap_or(0) << 52 | region.base | index)
             }
-            (Kind::Its(n), GRP_ADDR, ITS_ADDR_TYPE) => Ok(s.its.get(n).copied().flatten().unwrap_or(UNSET)),
+            (Kind::Its(n), GRP_ADDR, ITS_ADDR_TYPE) => Ok(s.its.get(n).and_then(|i| i.base).unwrap_or(UNSET)),
+            (Kind::Its(_), GRP_ADDR, _) => Err(Errno::ENODEV),
             (Kind::VgicV2 | Kind::VgicV3, GRP_NR_IRQS, _) => Ok(s.nr_irqs.unwrap_or(32).into()),
             (_, GRP_ADDR | GRP_CTRL, _) => Err(Errno::ENXIO),
             _ => {
@@ -212,22 +221,15 @@ impl Device {
         }
     }
 
-    fn check_range(&self, base: u64, len: u64, align: u64) -> Result<()> {
-        if base & (align - 1) != 0 {
-            return Err(Errno::EINVAL);
-        }
-        let end = base.checked_add(len).ok_or(Errno::EINVAL)?;
-        if end > 1 << self.vm.ipa_bits { Err(Errno::E2BIG) } else { Ok(()) }
-    }
-
     fn set_address(&self, attr: u64, value: u64) -> Result<()> {
-        let vcpus = self.vm.vcpus().len() as u64;
+        let vcpus = self.vm.vcpus().len();
+        let ipa_bits = self.vm.ipa_bits;
         let mut s = self.vm.setup();
         let place = |slot: &mut Option<u64>, len: u64, align: u64| {
             if slot.is_some() {
                 return Err(Errno::EEXIST);
             }
-            self.check_range(value, len, align)?;
+            check_range(value, len, align, ipa_bits)?;
             *slot = Some(value);
             Ok(())
         };
@@ -235,47 +237,23 @@ impl Device {
             (Kind::VgicV2, V2_ADDR_TYPE_DIST) => place(&mut s.dist, DIST_V2_LEN, 0x1000),
             (Kind::VgicV2, V2_ADDR_TYPE_CPU) => place(&mut s.cpuif, CPUIF_LEN, 0x1000),
             (Kind::VgicV3, V3_ADDR_TYPE_DIST) => place(&mut s.dist, DIST_V3_LEN, 0x1_0000),
-            (Kind::VgicV3, V3_ADDR_TYPE_REDIST) => self.set_redist(&mut s, value, vcpus),
-            (Kind::VgicV3, V3_ADDR_TYPE_REDIST_REGION) => self.add_redist_region(&mut s, value),
+            (Kind::VgicV3, V3_ADDR_TYPE_REDIST) => s.add_region(0, value, None, vcpus, ipa_bits),
+            (Kind::VgicV3, V3_ADDR_TYPE_REDIST_REGION) => {
+                // Count (63:52), base (51:16), flags (15:12), index (11:0, of which KVM keeps eight bits).
+                let (count, base) = (value >> 52, value & 0x000f_ffff_ffff_0000);
+                if count == 0 || value >> 12 & 15 != 0 {
+                    return Err(Errno::EINVAL);
+                }
+                s.add_region(value & 0xff, base, Some(count), vcpus, ipa_bits)
+            }
             (Kind::Its(n), ITS_ADDR_TYPE) => match s.its.get_mut(n) {
-                Some(slot) => place(slot, ITS_LEN, 0x1_0000),
+                Some(i) => place(&mut i.base, ITS_LEN, 0x1_0000),
                 None => Err(Errno::ENXIO),
             },
             (Kind::Its(_), _) => Err(Errno::ENODEV),
             _ => Err(Errno::ENXIO),
         }?;
         self.vm.with_gic(|g| g.place(&s));
-        Ok(())
-    }
-
-    /// The one region of all redistributors.
-    fn set_redist(&self, s: &mut GicSetup, base: u64, vcpus: u64) -> Result<()> {
-        match s.redists.first() {
-            Some(r) if r.count.is_none() => return Err(Errno::EEXIST),
-            Some(_) => return Err(Errno::EINVAL),
-            None => {}
-        }
-        self.check_range(base, REDIST_LEN * vcpus.max(1), 0x1_0000)?;
-        if overlaps_others(s, base, REDIST_LEN * vcpus.max(1)) {
-            return Err(Errno::EINVAL);
-        }
-        s.redists.push(RedistRegion { base, count: None });
-        Ok(())
-    }
-
-    /// One of several regions: count (63:52), base (51:16), flags (15:12), index (11:0).
-    fn add_redist_region(&self, s: &mut GicSetup, value: u64) -> Result<()> {
-        let (count, base) = (value >> 52, value & 0x000f_ffff_ffff_0000);
-        let (flags, index) = (value >> 12 & 15, value & 0xfff);
-        let legacy = s.redists.first().is_some_and(|r| r.count.is_none());
-        if flags != 0 || count == 0 || legacy || index != s.redists.len() as u64 {
-            return Err(Errno::EINVAL);
-        }
-        self.check_range(base, count * REDIST_LEN, 0x1_0000)?;
-        if overlaps_others(s, base, count * REDIST_LEN) {
-            return Err(Errno::EINVAL);
-        }
-        s.redists.push(RedistRegion { base, count: Some(count) });
         Ok(())
     }
 
@@ -293,30 +271,41 @@ impl Device {
 
     fn control(&self, attr: u64) -> Result<()> {
         let map = self.vm.memory.clone();
+        let mem = &Tables(&map);
         match (self.kind, attr) {
             (Kind::VgicV2 | Kind::VgicV3, CTRL_INIT) => self.vm.init_gic(),
             (Kind::VgicV3, CTRL_SAVE_PENDING_TABLES) => {
                 self.check_quiet()?;
-                let done = self.vm.with_gic(|g| g.gic.save_pending_tables(&Tables(&map)));
+                let done = self.vm.with_gic(|g| g.gic.save_pending_tables(mem));
                 done.ok_or(Errno::ENXIO)?.map_err(errno)
             }
-            (Kind::Its(n), ITS_SAVE_TABLES) => {
+            (Kind::Its(_), CTRL_INIT) => Ok(()),
+            (Kind::Its(n), _) => {
                 self.check_quiet()?;
-                let done = self.vm.with_gic(|g| g.gic.its_save_tables(n, &Tables(&map)));
-                done.ok_or(Errno::ENXIO)?.map_err(errno)
-            }
-            (Kind::Its(n), ITS_RESTORE_TABLES) => {
-                self.check_quiet()?;
-                let done = self.vm.with_gic(|g| g.gic.its_restore_tables(n, &Tables(&map)));
-                done.ok_or(Errno::ENXIO)?.map_err(errno)
-            }
-            (Kind::Its(n), ITS_CTRL_RESET) => {
-                self.check_quiet()?;
-                let done = self.vm.with_gic(|g| g.gic.its_reset(n));
+                let done = match attr {
+                    ITS_SAVE_TABLES => self.vm.with_its(
+                        n,
+                        |g| g.its_save_tables(n, mem),
+                        |its| its.save_tables(&mut NoRedists, mem),
+                    ),
+                    ITS_RESTORE_TABLES => self.vm.with_its(
+                        n,
+                        |g| g.its_restore_tables(n, mem),
+                        |its| its.restore_tables(0, &mut NoRedists, mem),
+                    ),
+                    ITS_CTRL_RESET => self.vm.with_its(
+                        n,
+                        |g| g.its_reset(n),
+                        |its| {
+                            its.reset(&mut NoRedists);
+                            Ok(())
+                        },
+                    ),
+                    // Anything else is nothing to do.
+                    _ => None,
+                };
                 done.unwrap_or(Ok(())).map_err(errno)
             }
-            // Anything else is nothing to do for an ITS.
-            (Kind::Its(_), _) => Ok(()),
             _ => Err(Errno::ENXIO),
         }
     }
@@ -326,111 +315,125 @@ impl Device {
         if self.vm.any_vcpu_runs() { Err(Errno::EBUSY) } else { Ok(()) }
     }
 
-    /// The vCPU of an attribute's affinity field.
+    /// The vCPU of an attribute's affinity field: of those with the same, the first.
     fn by_affinity(&self, attr: u64) -> Result<usize> {
-        let wanted = attr >> 32;
-        let affinity = |id| {
-            let m = mpidr(id);
-            m & 0xff_ffff | (m >> 32 & 0xff) << 24
-        };
+        let wanted = (attr >> 32) as u32;
         let vcpus = self.vm.vcpus();
-        vcpus.values().find(|v| affinity(v.id) == wanted).map(|v| v.index).ok_or(Errno::EINVAL)
+        let same = vcpus.values().filter(|v| v.affinity.load(Ordering::SeqCst) == wanted);
+        same.map(|v| v.index).min().ok_or(Errno::EINVAL)
     }
 
-    /// Which register an attribute names.
+    /// The vCPU with this id.
+    fn by_id(&self, id: u32) -> Result<usize> {
+        self.vm.vcpus().get(&id).map(|v| v.index).ok_or(Errno::EINVAL)
+    }
+
+    /// Which register an attribute names: what is refused before anything else is looked at.
     fn register(&self, group: u32, attr: u64) -> Result<Reg> {
         let offset = attr & 0xffff_ffff;
         match (self.kind, group) {
             (Kind::VgicV2, GRP_DIST_REGS | GRP_CPU_REGS) => {
-                let id = attr >> 32 & 0xff;
-                let vcpus = self.vm.vcpus();
-                let vcpu = vcpus.get(&(id as u32)).ok_or(Errno::EINVAL)?.index;
+                let vcpu = self.by_id((attr >> 32 & 0xff) as u32)?;
                 let region = if group == GRP_DIST_REGS { Region::Dist } else { Region::Cpuif };
                 Ok(Reg::Frame(region, vcpu, offset))
             }
-            (Kind::VgicV3, GRP_DIST_REGS) => Ok(Reg::Frame(Region::Dist, 0, offset)),
+            (Kind::VgicV3, GRP_DIST_REGS) => Ok(Reg::Frame(Region::Dist, self.by_id(0)?, offset)),
             (Kind::VgicV3, GRP_REDIST_REGS) => {
                 let vcpu = self.by_affinity(attr)?;
                 Ok(Reg::Frame(Region::Redist(vcpu), vcpu, offset))
             }
-            (Kind::VgicV3, GRP_CPU_SYSREGS) => {
-                let vcpu = self.by_affinity(attr)?;
-                let e = attr as u16;
-                let field = |lsb: u16, mask: u16| (e >> lsb & mask) as u8;
-                let reg = IccReg::from_encoding(
-                    field(14, 3),
-                    field(11, 7),
-                    field(7, 15),
-                    field(3, 15),
-                    field(0, 7),
-                );
-                Ok(Reg::Cpu(vcpu, reg.ok_or(Errno::ENXIO)?))
-            }
-            (Kind::VgicV3, GRP_LEVEL_INFO) => {
-                let vcpu = self.by_affinity(attr)?;
-                let (info, intid) = (attr >> 10 & 0x3f_ffff, attr & 0x3ff);
-                if info != 0 || !intid.is_multiple_of(32) {
-                    Err(Errno::EINVAL)
-                } else {
-                    Ok(Reg::Levels(vcpu, intid as u32))
-                }
-            }
+            (Kind::VgicV3, GRP_CPU_SYSREGS) => Ok(Reg::Sysreg(self.by_affinity(attr)?, attr as u16)),
+            (Kind::VgicV3, GRP_LEVEL_INFO) => Ok(Reg::Levels(self.by_affinity(attr)?, offset)),
             (Kind::Its(n), GRP_ITS_REGS) => {
                 let wide = (0x08..0xffd0).contains(&attr);
-                if !attr.is_multiple_of(if wide { 8 } else { 4 }) {
-                    return Err(Errno::EINVAL);
+                if attr.is_multiple_of(if wide { 8 } else { 4 }) {
+                    Ok(Reg::Frame(Region::Its(n), 0, attr))
+                } else {
+                    Err(Errno::EINVAL)
                 }
-                if self.vm.setup().its.get(n).copied().flatten().is_none() {
-                    return Err(Errno::ENXIO);
-                }
-                Ok(Reg::Frame(Region::Its(n), 0, attr))
             }
             _ => Err(Errno::ENXIO),
         }
     }
 
-    /// A GICv2 comes to life with the first access to its registers.
-    fn ready(&self) -> Result<()> {
+    /// What an access to a register needs beyond its name. A GICv2 comes to life with the first one.
+    fn ready(&self, reg: Reg) -> Result<()> {
         self.check_quiet()?;
-        self.vm.lazy_init_gic()
+        match reg {
+            Reg::Frame(Region::Its(n), _, offset) => {
+                let placed = self.vm.setup().its.get(n).is_some_and(|i| i.base.is_some());
+                if placed && Its::has_user_register(offset) { Ok(()) } else { Err(Errno::ENXIO) }
+            }
+            _ => self.vm.lazy_init_gic(),
+        }
     }
 
     fn get_register(&self, group: u32, attr: u64) -> Result<u64> {
-        let reg = named(group, self.register(group, attr))?;
-        self.ready()?;
-        let read = self.vm.with_gic(|g| match reg {
-            Reg::Frame(region, vcpu, offset) => Ok(g.gic.user_read(region, vcpu, offset)),
-            Reg::Cpu(vcpu, reg) => g.gic.user_sysreg_read(vcpu, reg),
-            Reg::Levels(vcpu, first) => Ok(g.gic.user_line_levels(vcpu, first).into()),
-        });
+        let reg = self.register(group, attr)?;
+        self.ready(reg)?;
+        let read = match reg {
+            Reg::Frame(region @ Region::Its(n), vcpu, offset) => self.vm.with_its(
+                n,
+                |g| Ok(g.user_read(region, vcpu, offset)),
+                |its| Ok(its.user_read(offset)),
+            ),
+            Reg::Frame(region, vcpu, offset) => {
+                self.vm.with_gic(|g| Ok(g.gic.user_read(region, vcpu, offset)))
+            }
+            Reg::Sysreg(vcpu, enc) => {
+                let reg = user_sysreg(enc)?;
+                self.vm.with_gic(|g| g.gic.user_sysreg_read(vcpu, reg))
+            }
+            Reg::Levels(vcpu, attr) => {
+                let first = levels_from(attr)?;
+                self.vm.with_gic(|g| Ok(g.gic.user_line_levels(vcpu, first).into()))
+            }
+        };
         read.ok_or(Errno::EBUSY)?.map_err(errno)
     }
 
     fn set_register(&self, group: u32, attr: u64, value: u64) -> Result<()> {
-        let reg = named(group, self.register(group, attr))?;
-        self.ready()?;
+        let reg = self.register(group, attr)?;
+        self.ready(reg)?;
         let map = self.vm.memory.clone();
-        let written = self.vm.with_gic(|g| match reg {
-            Reg::Frame(region, vcpu, offset) => g.gic.user_write(region, vcpu, offset, value, &Tables(&map)),
-            Reg::Cpu(vcpu, reg) => g.gic.user_sysreg_write(vcpu, reg, value),
-            Reg::Levels(vcpu, first) => {
-                g.gic.set_user_line_levels(vcpu, first, value as u32);
-                Ok(())
+        let mem = &Tables(&map);
+        let written = match reg {
+            Reg::Frame(region @ Region::Its(n), vcpu, offset) => self.vm.with_its(
+                n,
+                |g| g.user_write(region, vcpu, offset, value, mem),
+                |its| its.user_write(offset, value, 0, &mut NoRedists, mem),
+            ),
+            Reg::Frame(region, vcpu, offset) => {
+                let value = value & 0xffff_ffff;
+                self.vm.with_gic(|g| g.gic.user_write(region, vcpu, offset, value, mem))
             }
-        });
+            Reg::Sysreg(vcpu, enc) => {
+                let reg = user_sysreg(enc)?;
+                self.vm.with_gic(|g| g.gic.user_sysreg_write(vcpu, reg, value))
+            }
+            Reg::Levels(vcpu, attr) => {
+                let first = levels_from(attr)?;
+                let levels = value as u32;
+                self.vm.with_gic(|g| {
+                    g.gic.set_user_line_levels(vcpu, first, levels);
+                    Ok(())
+                })
+            }
+        };
         written.ok_or(Errno::EBUSY)?.map_err(errno)
     }
 }
 
-/// An unknown CPU interface register is ENXIO for HAS and ENOENT for the others.
-fn named(group: u32, reg: Result<Reg>) -> Result<Reg> {
-    match reg {
-        Err(Errno::ENXIO) if group == GRP_CPU_SYSREGS => Err(Errno::ENOENT),
-        Ok(Reg::Frame(Region::Its(_), _, offset)) if !ulna_vgic::its::Its::has_user_register(offset) => {
-            Err(Errno::ENXIO)
-        }
-        r => r,
-    }
+/// The register of the CPU interface with this encoding, of those that can be saved. An unknown one is ENOENT, but ENXIO
+/// for KVM_HAS_DEVICE_ATTR.
+fn user_sysreg(enc: u16) -> Result<IccReg> {
+    IccReg::from_packed(enc).filter(|r| r.is_state()).ok_or(Errno::ENOENT)
+}
+
+/// The first of the 32 lines that an attribute of LEVEL_INFO names.
+fn levels_from(attr: u64) -> Result<u32> {
+    let first = attr & 0x3ff;
+    if level_kind(attr) == 0 && first.is_multiple_of(32) { Ok(first as u32) } else { Err(Errno::EINVAL) }
 }
 
 fn errno(e: GicError) -> Errno {
@@ -441,11 +444,4 @@ fn errno(e: GicError) -> Errno {
         GicError::Exists => Errno::EEXIST,
         _ => Errno::EINVAL,
     }
-}
-
-/// Would `base..base+len` overlap the distributor or a region that is placed?
-fn overlaps_others(s: &GicSetup, base: u64, len: u64) -> bool {
-    let hits = |at: u64, n: u64| at < base + len && base < at + n;
-    s.dist.is_some_and(|d| hits(d, DIST_V3_LEN))
-        || s.redists.iter().any(|r| hits(r.base, r.count.unwrap_or(1) * REDIST_LEN))
 }

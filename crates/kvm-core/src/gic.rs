@@ -1,11 +1,14 @@
 //! The in-kernel interrupt controller between VMM and model: how it is set up, where its frames are, when it comes to
 //! life (kvm-arm64-abi.md §10).
+//!
+//! Locks are taken in this order: the VM's list of vCPUs, the set-up, the model (docs/decisions/0012).
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use ulna_kvm_abi::Errno;
-use ulna_machine::mpidr;
+use ulna_vgic::its::Its;
 use ulna_vgic::{Affinity, Gic, GicConfig, Region, Version};
 
 use crate::Result;
@@ -29,6 +32,20 @@ pub(crate) struct RedistRegion {
     pub count: Option<u64>,
 }
 
+impl RedistRegion {
+    /// Its size in a VM of so many vCPUs.
+    fn len(&self, vcpus: usize) -> u64 {
+        self.count.unwrap_or(vcpus as u64) * REDIST_LEN
+    }
+}
+
+/// An ITS as the VMM has set it up. Its registers can be written before there is a GIC, to which it goes over then.
+#[derive(Default)]
+pub(crate) struct ItsSetup {
+    pub base: Option<u64>,
+    pub its: Its,
+}
+
 /// The interrupt controller as the VMM has set it up so far.
 #[derive(Default)]
 pub(crate) struct GicSetup {
@@ -39,8 +56,22 @@ pub(crate) struct GicSetup {
     pub nr_irqs: Option<u32>,
     /// A KVM_DEV_TYPE_VFIO was made.
     pub vfio: bool,
-    /// Address of each ITS.
-    pub its: Vec<Option<u64>>,
+    pub its: Vec<ItsSetup>,
+}
+
+/// Do `a..a+a_len` and `b..b+b_len` meet, as KVM asks?
+fn overlap(a: u64, a_len: u64, b: u64, b_len: u64) -> bool {
+    a.saturating_add(a_len) > b && a < b.saturating_add(b_len)
+}
+
+/// May a frame of `len` bytes be at `base`? In KVM's order.
+pub(crate) fn check_range(base: u64, len: u64, align: u64, ipa_bits: u8) -> Result<()> {
+    if !base.is_multiple_of(align) {
+        return Err(Errno::EINVAL);
+    }
+    let end = base.checked_add(len).ok_or(Errno::EINVAL)?;
+    let size = 1u64.checked_shl(ipa_bits.into()).unwrap_or(u64::MAX);
+    if base >= size || end > size { Err(Errno::E2BIG) } else { Ok(()) }
 }
 
 impl GicSetup {
@@ -56,30 +87,76 @@ impl GicSetup {
         !self.its.is_empty()
     }
 
-    /// Would redistributors of so many vCPUs pass the end of the address space? Regions say themselves how many they hold.
-    pub fn check_room(&self, vcpus: usize) -> Result<()> {
-        let legacy = self.redists.first().filter(|r| r.count.is_none());
-        let Some(r) = legacy else { return Ok(()) };
-        let len = vcpus as u64 * REDIST_LEN;
-        let overlaps = self.dist.is_some_and(|d| d < r.base.saturating_add(len) && r.base < d + DIST_V3_LEN);
-        if overlaps || r.base.checked_add(len).is_none() { Err(Errno::EINVAL) } else { Ok(()) }
+    /// vCPUs that the regions have room for.
+    fn room(&self) -> u64 {
+        self.redists.iter().map(|r| r.count.unwrap_or(u64::MAX)).fold(0, u64::saturating_add)
     }
 
-    /// Are the addresses set that a first run needs?
-    fn check_placed(&self, vcpus: usize) -> Result<()> {
-        let placed = match self.version {
-            Some(Version::V2) => self.dist.is_some() && self.cpuif.is_some(),
-            Some(Version::V3) => {
-                let room: u64 =
-                    self.redists.iter().map(|r| r.count.unwrap_or(u64::MAX)).fold(0, u64::saturating_add);
-                self.dist.is_some() && room >= vcpus as u64
+    /// A vCPU is about to get its redistributor: do the regions of `vcpus` of them lie where they can?
+    fn check_base(&self, vcpus: usize, ipa_bits: u8) -> Result<()> {
+        for r in &self.redists {
+            check_range(r.base, r.len(vcpus), 0x1_0000, ipa_bits).map_err(|_| Errno::EINVAL)?;
+        }
+        let over = |d: u64| self.redists.iter().any(|r| overlap(d, DIST_V3_LEN, r.base, r.len(vcpus)));
+        if self.dist.is_some_and(over) { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+
+    /// May another vCPU be created beside `vcpus`? If a region has room for it, all of them must be well placed; KVM does
+    /// not count the new one yet.
+    pub fn check_new_vcpu(&self, vcpus: usize, ipa_bits: u8) -> Result<()> {
+        let placed = self.version == Some(Version::V3) && self.room() > vcpus as u64;
+        if placed { self.check_base(vcpus, ipa_bits) } else { Ok(()) }
+    }
+
+    /// KVM_VGIC_V3_ADDR_TYPE_REDIST (no count) and _REDIST_REGION.
+    pub fn add_region(
+        &mut self,
+        index: u64,
+        base: u64,
+        count: Option<u64>,
+        vcpus: usize,
+        ipa_bits: u8,
+    ) -> Result<()> {
+        let new = RedistRegion { base, count };
+        let len = new.len(vcpus);
+        base.checked_add(len).ok_or(Errno::EINVAL)?;
+        match (self.redists.last(), count) {
+            (None, _) if index != 0 => return Err(Errno::EINVAL),
+            (Some(r), None) if r.count.is_some() => return Err(Errno::EINVAL),
+            (Some(_), None) => return Err(Errno::EEXIST),
+            (Some(_), Some(_)) if index != self.redists.len() as u64 => return Err(Errno::EINVAL),
+            _ => {}
+        }
+        let over_dist = self.dist.is_some_and(|d| overlap(base, len, d, DIST_V3_LEN));
+        let over_others = self.redists.iter().any(|r| overlap(base, len, r.base, r.len(vcpus)));
+        if (count.is_none() && over_dist) || over_others {
+            return Err(Errno::EINVAL);
+        }
+        check_range(base, len, 0x1_0000, ipa_bits)?;
+        let waiting = self.room() < vcpus as u64;
+        self.redists.push(new);
+        if waiting && let Err(e) = self.check_base(vcpus, ipa_bits) {
+            self.redists.pop();
+            return Err(e);
+        }
+        Ok(())
+    }
+
+    /// What the first run needs of the addresses, and what it then finds wrong.
+    fn check_mapped(&self, vcpus: usize, ipa_bits: u8) -> Result<()> {
+        match self.version {
+            Some(Version::V2) => {
+                let (Some(dist), Some(cpuif)) = (self.dist, self.cpuif) else { return Err(Errno::ENXIO) };
+                let over = overlap(dist, DIST_V2_LEN, cpuif, CPUIF_LEN);
+                if over { Err(Errno::EINVAL) } else { Ok(()) }
             }
-            None => true,
-        };
-        if placed { Ok(()) } else { Err(Errno::ENXIO) }
+            Some(Version::V3) if self.room() < vcpus as u64 || self.dist.is_none() => Err(Errno::ENXIO),
+            Some(Version::V3) => self.check_base(vcpus, ipa_bits),
+            None => Ok(()),
+        }
     }
 
-    /// Frames that are placed so far: (first address, length, frame).
+    /// Frames that are placed so far, by address: (first address, length, frame).
     fn frames(&self, vcpus: usize) -> Vec<(u64, u64, Region)> {
         let mut f = Vec::new();
         match self.version {
@@ -96,10 +173,11 @@ impl GicSetup {
                     );
                 }
                 let its = self.its.iter().enumerate();
-                f.extend(its.filter_map(|(n, a)| a.map(|a| (a, ITS_LEN, Region::Its(n)))));
+                f.extend(its.filter_map(|(n, i)| i.base.map(|a| (a, ITS_LEN, Region::Its(n)))));
             }
             None => {}
         }
+        f.sort_by_key(|f| f.0);
         f
     }
 
@@ -113,15 +191,50 @@ impl GicSetup {
         };
         self.redists.iter().map(place).collect()
     }
+
+    /// GICR_TYPER.Last of each vCPU: it is the last of its region, and no region that is in use follows a full one.
+    fn last(&self, vcpus: usize) -> Vec<bool> {
+        let mut last = vec![false; vcpus];
+        let filled = self.filled(vcpus);
+        for (r, first, here) in &filled {
+            let full = r.count == Some(*here as u64);
+            let end = r.base.saturating_add(*here as u64 * REDIST_LEN);
+            let goes_on = full && filled.iter().any(|(next, _, n)| next.base == end && *n > 0);
+            if let Some(l) = (first + here).checked_sub(1).and_then(|v| last.get_mut(v)).filter(|_| *here > 0) {
+                *l = !goes_on;
+            }
+        }
+        last
+    }
+}
+
+/// What drives an interrupt in place of the VMM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// EL1 physical timer, of the vCPU with this index.
+    Ptimer(usize),
+    /// EL1 virtual timer.
+    Vtimer(usize),
+    /// PMU overflow.
+    Pmu(usize),
+}
+
+impl Source {
+    fn vcpu(self) -> usize {
+        let (Source::Ptimer(v) | Source::Vtimer(v) | Source::Pmu(v)) = self;
+        v
+    }
 }
 
 /// An initialised interrupt controller: the model, where its frames are, and which vCPU each index is.
 pub(crate) struct GicState {
     pub gic: Gic,
-    /// (first address, length, frame)
+    /// (first address, length, frame), by address.
     frames: Vec<(u64, u64, Region)>,
     /// By vCPU index of the model.
     vcpus: Vec<Arc<Shared>>,
+    /// Owned interrupts: INTID and, of a PPI, the vCPU.
+    owners: HashMap<(u32, Option<usize>), Source>,
 }
 
 impl GicState {
@@ -137,30 +250,34 @@ impl GicState {
 
     /// The frame that holds `ipa`, with the offset in it.
     pub fn frame(&self, ipa: u64) -> Option<(Region, u64)> {
-        self.frames.iter().find(|f| ipa >= f.0 && ipa - f.0 < f.1).map(|f| (f.2, ipa - f.0))
+        let before = self.frames.partition_point(|f| f.0 <= ipa);
+        let f = self.frames.get(before.checked_sub(1)?)?;
+        (ipa - f.0 < f.1).then_some((f.2, ipa - f.0))
     }
 
     /// Takes over where the VMM put the frames.
     pub fn place(&mut self, setup: &GicSetup) {
         self.frames = setup.frames(self.vcpus.len());
-        for (_, first, here) in setup.filled(self.vcpus.len()) {
-            for n in 0..here {
-                // The vCPU exists.
-                let _ = self.gic.set_redist_last(first + n, n + 1 == here);
-            }
+        for (vcpu, last) in setup.last(self.vcpus.len()).into_iter().enumerate() {
+            // The vCPU exists.
+            let _ = self.gic.set_redist_last(vcpu, last);
         }
     }
 
-    /// Adds an ITS to a GIC that is initialised already, as VMMs do.
-    pub fn add_its(&mut self) -> Result<()> {
-        let mut config = self.gic.config().clone();
-        let mut state = self.gic.state();
-        config.its += 1;
-        state.its.push(ulna_vgic::its::Its::new());
-        let mut gic = Gic::new(config).map_err(|_| Errno::EINVAL)?;
-        gic.set_state(&state).map_err(|_| Errno::EINVAL)?;
-        self.gic = gic;
-        Ok(())
+    /// An interrupt belongs to `source` from now on (for good, as in KVM), unless it is another's.
+    pub fn claim(&mut self, intid: u32, source: Source) -> Result<()> {
+        let vcpu = match intid {
+            16..32 => Some(source.vcpu()),
+            32.. if intid < self.gic.config().nr_irqs => None,
+            _ => return Err(Errno::EINVAL),
+        };
+        let owner = *self.owners.entry((intid, vcpu)).or_insert(source);
+        if owner == source { Ok(()) } else { Err(Errno::EEXIST) }
+    }
+
+    /// Is the interrupt driven by a device of KVM? The VMM's levels are ignored then.
+    pub fn is_owned(&self, intid: u32, vcpu: Option<usize>) -> bool {
+        self.owners.contains_key(&(intid, vcpu))
     }
 }
 
@@ -188,26 +305,49 @@ impl VmInner {
         Some(r)
     }
 
+    /// An ITS: in the GIC, or on its own while that is not initialised.
+    pub fn with_its<T>(
+        &self,
+        n: usize,
+        in_gic: impl FnOnce(&mut Gic) -> T,
+        alone: impl FnOnce(&mut Its) -> T,
+    ) -> Option<T> {
+        let mut s = self.setup();
+        if self.gic_ready() {
+            return self.with_gic(|g| in_gic(&mut g.gic));
+        }
+        s.its.get_mut(n).map(|i| alone(&mut i.its))
+    }
+
     /// KVM_DEV_ARM_VGIC_CTRL_INIT: fixes the vCPUs and the number of lines. Again: nothing.
     pub fn init_gic(&self) -> Result<()> {
+        // Held to the end, so that no vCPU comes in between.
+        let by_id = self.vcpus();
+        let mut vcpus: Vec<_> = by_id.values().cloned().collect();
+        vcpus.sort_by_key(|v| v.index);
+        let mut setup = self.setup();
         if self.gic_ready() {
             return Ok(());
         }
-        let setup = self.setup();
         let version = setup.version.ok_or(Errno::ENXIO)?;
-        let vcpus = self.vcpus_in_order();
         let host = &self.config.profile.gic;
-        let affinities = vcpus.iter().map(|v| Affinity::from_mpidr(mpidr(v.id))).collect();
-        let mut c = GicConfig::new(version, affinities, setup.nr_irqs.unwrap_or(DEFAULT_NR_IRQS));
+        let nr_irqs = *setup.nr_irqs.get_or_insert(DEFAULT_NR_IRQS);
+        let affinities = vcpus.iter().map(|v| Affinity(v.affinity.load(Ordering::SeqCst))).collect();
+        let mut c = GicConfig::new(version, affinities, nr_irqs);
         c.vcpu_ids = vcpus.iter().map(|v| v.id as u16).collect();
         c.pri_bits = host.priority_bits.clamp(5, 7);
         c.id_bits = host.id_bits;
         (c.seis, c.a3v) = (host.seis, host.a3v);
         c.its = setup.its.len();
-        let gic = Gic::new(c).map_err(|_| Errno::EINVAL)?;
-        let mut state = GicState { gic, frames: Vec::new(), vcpus };
+        let mut gic = Gic::new(c).map_err(|_| Errno::EINVAL)?;
+        for (n, its) in setup.its.iter_mut().enumerate() {
+            gic.set_its(n, std::mem::take(&mut its.its)).map_err(|_| Errno::EINVAL)?;
+        }
+        let mut state = GicState { gic, frames: Vec::new(), vcpus, owners: HashMap::new() };
         state.place(&setup);
         *self.gic.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+        drop(setup);
+        drop(by_id);
         Ok(())
     }
 
@@ -216,7 +356,8 @@ impl VmInner {
         if self.gic_ready() {
             return Ok(());
         }
-        if self.setup().is_v2() { self.init_gic() } else { Err(Errno::EBUSY) }
+        let v2 = self.setup().is_v2();
+        if v2 { self.init_gic() } else { Err(Errno::EBUSY) }
     }
 
     /// The first run maps the frames; a VM where that fails is dead.
@@ -225,9 +366,8 @@ impl VmInner {
             return Ok(());
         }
         let vcpus = self.vcpus().len();
-        let placed = self.setup().check_placed(vcpus);
-        let mapped = placed.and_then(|()| self.lazy_init_gic()).and_then(|()| self.check_overlap());
-        match mapped {
+        let placed = self.setup().check_mapped(vcpus, self.ipa_bits);
+        match placed.and_then(|()| self.lazy_init_gic()) {
             Ok(()) => {
                 let setup = self.setup();
                 self.with_gic(|g| g.place(&setup));
@@ -240,10 +380,14 @@ impl VmInner {
         }
     }
 
-    fn check_overlap(&self) -> Result<()> {
-        let mut f = self.setup().frames(self.vcpus().len());
-        f.sort_by_key(|f| f.0);
-        let apart = f.windows(2).all(|w| w[0].0 + w[0].1 <= w[1].0);
-        if apart { Ok(()) } else { Err(Errno::EINVAL) }
+    /// A vCPU's MPIDR_EL1 is another now.
+    pub fn set_affinity(&self, vcpu: &Shared, mpidr: u64) {
+        let new = Affinity::from_mpidr(mpidr);
+        if vcpu.affinity.swap(new.0, Ordering::SeqCst) != new.0 {
+            self.with_gic(|g| {
+                // The vCPU exists.
+                let _ = g.gic.set_affinity(vcpu.index, new);
+            });
+        }
     }
 }

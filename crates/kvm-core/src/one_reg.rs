@@ -157,6 +157,9 @@ impl Vcpu {
         if !is_vm_wide(r) {
             let v = m.check_write(r, v).map_err(|_| Errno::EINVAL)?;
             self.cpu.state.set_sys(r, v);
+            if r == SysReg::MPIDR_EL1 {
+                self.vm.set_affinity(&self.shared, v);
+            }
             return Ok(());
         }
         if self.vm.started.load(Ordering::SeqCst) {

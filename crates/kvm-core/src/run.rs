@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ulna_arm_cpu::cpu::Clock;
 use ulna_arm_cpu::{CpuLines, SysReg};
-use ulna_kvm_abi::{Errno, exit, mp_state, vcpu_feature};
+use ulna_kvm_abi::{exit, mp_state};
 use ulna_vgic::timer;
 
 use crate::Result;
@@ -74,17 +74,8 @@ impl Vcpu {
         }
         let f = m.features_for(|r| self.cpu.state.sys(r));
         self.cpu.set_features(f);
-        if self.vm.gic_exists() {
-            let ppis = self.vm.timer_ppis();
-            let distinct = (0..ppis.len()).all(|a| (0..a).all(|b| ppis[a] != ppis[b]));
-            let taken = self.vm.pmu_uses(&ppis);
-            if !distinct || taken {
-                return Err(Errno::EINVAL);
-            }
-        }
-        if self.has_feature(vcpu_feature::PMU_V3) && !self.pmu_ready {
-            return Err(Errno::EINVAL);
-        }
+        self.claim_timers()?;
+        self.enable_pmu()?;
         self.vm.started.store(true, Ordering::SeqCst);
         self.ran = true;
         Ok(())
@@ -194,8 +185,8 @@ impl Vcpu {
             timer::evaluate(s.sys(SysReg::CNTP_CTL_EL0), s.sys(SysReg::CNTP_CVAL_EL0), now, poff),
         ];
         for (n, output) in outputs.iter().enumerate() {
-            if output.line != self.timer_levels[n] {
-                self.timer_levels[n] = output.line;
+            if Some(output.line) != self.timer_levels[n] {
+                self.timer_levels[n] = Some(output.line);
                 let (index, ppi) = (self.shared.index, self.vm.timer_ppis()[n]);
                 self.vm.with_gic(|g| {
                     // The PPI exists for every vCPU of the GIC.

@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub running: AtomicBool,
     /// Levels of the input pins without an in-kernel interrupt controller.
     pins: AtomicU32,
+    /// Affinity in MPIDR_EL1, packed as in [`ulna_vgic::Affinity`]; 0 before KVM_ARM_VCPU_INIT.
+    pub affinity: AtomicU32,
     /// INTID of the PMU's overflow interrupt; 0 is none.
     pub pmu_irq: AtomicU32,
     pub stats: Stats,

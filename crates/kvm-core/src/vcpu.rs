@@ -42,12 +42,14 @@ pub struct Vcpu {
     pub(crate) ran: bool,
     pub(crate) mmio: Mmio,
     pub(crate) event: Event,
-    /// Levels of the timer outputs as the GIC knows them: virtual, physical.
-    pub(crate) timer_levels: [bool; 2],
+    /// Levels of the timer outputs as the GIC knows them: virtual, physical. None before it was told.
+    pub(crate) timer_levels: [Option<bool>; 2],
     /// Counter value for which the timer thread has this vCPU on its list.
     pub(crate) planned: Option<u64>,
     /// KVM_ARM_VCPU_PMU_V3_INIT was done.
     pub(crate) pmu_ready: bool,
+    /// KVM_ARM_VCPU_PVTIME_IPA.
+    pub(crate) stolen_time: Option<u64>,
     /// Level of the PMU's output as the GIC knows it.
     pub(crate) pmu_level: bool,
     /// KVM_SET_GUEST_DEBUG.
@@ -76,9 +78,10 @@ impl Vcpu {
             ran: false,
             mmio: Mmio::default(),
             event: Event::default(),
-            timer_levels: [false; 2],
+            timer_levels: [None; 2],
             planned: None,
             pmu_ready: false,
+            stolen_time: None,
             pmu_level: false,
             debug: DebugState::default(),
             faults: Faults::default(),
@@ -197,6 +200,7 @@ impl Vcpu {
                 self.cpu.ccsidr[n as usize] = m.ccsidr(n);
             }
         }
+        self.vm.set_affinity(&self.shared, self.cpu.state.sys(SysReg::MPIDR_EL1));
         self.mmio = Mmio::default();
         self.faults.reset();
         self.planned = None;

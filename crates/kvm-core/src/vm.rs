@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use ulna_arm_cpu::cpu::Clock;
 use ulna_arm_cpu::mem::PhysMap;
+use ulna_arm_cpu::pmu::EventFilter;
 use ulna_arm_cpu::shared::VmShared;
 use ulna_arm_cpu::{Irregular, SysReg};
 use ulna_arm_regs::row::Storage;
@@ -54,6 +55,10 @@ pub(crate) struct VmInner {
     pub offsets_fixed: AtomicBool,
     /// INTIDs of the timers.
     pub timer_ppis: [AtomicU32; 4],
+    /// A vCPU has taken its timers' PPIs, which stay as they are from then on.
+    pub timer_ppis_fixed: AtomicBool,
+    /// KVM_ARM_VCPU_PMU_V3_FILTER: events that are counted.
+    pub pmu_filter: Mutex<Option<Arc<EventFilter>>>,
     /// A vCPU got past the checks of its first run.
     pub started: AtomicBool,
     /// The first run failed in a way that KVM does not recover from: EIO from now on.
@@ -106,6 +111,8 @@ impl Vm {
             cntpoff: AtomicU64::new(0),
             offsets_fixed: AtomicBool::new(false),
             timer_ppis: TIMER_PPIS.map(AtomicU32::new),
+            timer_ppis_fixed: AtomicBool::new(false),
+            pmu_filter: Mutex::new(None),
             started: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             nisv_to_user: AtomicBool::new(false),
@@ -176,7 +183,7 @@ impl Vm {
         if vcpus.contains_key(&id) {
             return Err(Errno::EEXIST);
         }
-        locked(&vm.gic_setup).check_room(vcpus.len() + 1)?;
+        locked(&vm.gic_setup).check_new_vcpu(vcpus.len(), vm.ipa_bits)?;
         let vcpu = Vcpu::new(vm.clone(), id, vcpus.len());
         vcpus.insert(id, vcpu.shared().clone());
         if !vm.offsets_fixed.load(Ordering::SeqCst) {
@@ -200,6 +207,9 @@ impl Vm {
     /// KVM_ARM_SET_COUNTER_OFFSET: guest counters are the host's less this.
     pub fn set_counter_offset(&self, offset: u64) -> Result<()> {
         self.0.check_alive()?;
+        if self.0.any_vcpu_runs() {
+            return Err(Errno::EBUSY);
+        }
         self.0.offsets_fixed.store(true, Ordering::SeqCst);
         self.0.cntvoff.store(offset, Ordering::SeqCst);
         self.0.cntpoff.store(offset, Ordering::SeqCst);
@@ -282,20 +292,24 @@ impl Vm {
                     return Err(Errno::EINVAL);
                 }
                 vm.lazy_init_gic()?;
-                let own =
-                    vm.timer_ppis()[..2].contains(&number) || vcpu.pmu_irq.load(Ordering::SeqCst) == number;
-                if own {
-                    // KVM's own devices drive these.
-                    return Ok(());
-                }
-                self.with_gic(|g| g.gic.set_ppi(vcpu.index, number, level).map_err(|_| Errno::EINVAL))
+                self.with_gic(|g| {
+                    if g.is_owned(number, Some(vcpu.index)) {
+                        return Ok(());
+                    }
+                    g.gic.set_ppi(vcpu.index, number, level).map_err(|_| Errno::EINVAL)
+                })
             }
             (device::irq_type::SPI, true) => {
                 if number < 32 {
                     return Err(Errno::EINVAL);
                 }
                 vm.lazy_init_gic()?;
-                self.with_gic(|g| g.gic.set_spi(number, level).map_err(|_| Errno::EINVAL))
+                self.with_gic(|g| {
+                    if g.is_owned(number, None) {
+                        return Ok(());
+                    }
+                    g.gic.set_spi(number, level).map_err(|_| Errno::EINVAL)
+                })
             }
             (device::irq_type::CPU | device::irq_type::PPI | device::irq_type::SPI, _) => Err(Errno::ENXIO),
             _ => Err(Errno::EINVAL),
@@ -341,13 +355,6 @@ impl VmInner {
         self.vcpus.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The vCPUs in the order of creation.
-    pub fn vcpus_in_order(&self) -> Vec<Arc<Shared>> {
-        let mut v: Vec<_> = self.vcpus().values().cloned().collect();
-        v.sort_by_key(|v| v.index);
-        v
-    }
-
     /// Is one in KVM_RUN? Requests that need them all at rest fail then.
     pub fn any_vcpu_runs(&self) -> bool {
         self.vcpus().values().any(|v| v.running.load(Ordering::SeqCst))
@@ -356,11 +363,6 @@ impl VmInner {
     /// INTIDs of the timers: virtual, physical, and those of EL2.
     pub fn timer_ppis(&self) -> [u32; 4] {
         std::array::from_fn(|n| self.timer_ppis[n].load(Ordering::Relaxed))
-    }
-
-    /// Does a PMU use one of these PPIs?
-    pub fn pmu_uses(&self, ppis: &[u32]) -> bool {
-        self.vcpus().values().any(|v| ppis.contains(&v.pmu_irq.load(Ordering::Relaxed)))
     }
 
     /// The machine that all vCPUs show, once the first was initialised.

@@ -387,6 +387,7 @@ fn a_gic_that_is_not_ready_kills_the_vm() {
 #[test]
 fn redistributor_regions_are_checked() {
     let g = Guest::new("n1", ClockKind::Host);
+    let _v = g.vcpu(0, PSCI);
     let gic = g.vm.create_device(TYPE_ARM_VGIC_V3).expect("GIC");
     gic.set_attr(GRP_ADDR, V3_ADDR_TYPE_DIST, GICD).expect("distributor");
     let region = |count: u64, base: u64, index: u64| {

@@ -82,25 +82,25 @@ impl Span {
 pub enum By {
     /// A guest's load or store by this vCPU.
     Guest(usize),
-    /// Save and restore.
-    User,
+    /// Save and restore of a register that, where it is banked, is this vCPU's.
+    User(usize),
 }
 
 impl By {
     /// Whether it is userspace.
     pub fn is_user(self) -> bool {
-        self == By::User
+        matches!(self, By::User(_))
     }
 }
 
-/// One interrupt's field as it reads. `Targets` is the distributor's business.
-pub fn read(irq: &Irq, field: Field, by: By) -> u32 {
+/// One interrupt's field as it reads. `Targets` is the distributor's business. Userspace of a GICv3 gets the latch alone
+/// from ISPENDR (the line is in LEVEL_INFO) and zero from ICPENDR; that of a GICv2 what the guest gets.
+pub fn read(irq: &Irq, field: Field, by: By, v2: bool) -> u32 {
     match field {
         Field::Group => irq.group1.into(),
         Field::SetEnable | Field::ClearEnable => irq.enabled.into(),
-        // Userspace gets the latch; the line is in LEVEL_INFO. What it would clear reads as zero.
-        Field::SetPending if by.is_user() => irq.latch.into(),
-        Field::ClearPending if by.is_user() => 0,
+        Field::SetPending if by.is_user() && !v2 => irq.latch.into(),
+        Field::ClearPending if by.is_user() && !v2 => 0,
         Field::SetPending | Field::ClearPending => irq.pending().into(),
         Field::SetActive | Field::ClearActive => irq.active.into(),
         Field::Priority => irq.priority.into(),
@@ -109,23 +109,24 @@ pub fn read(irq: &Irq, field: Field, by: By) -> u32 {
     }
 }
 
-/// Writes one interrupt's field. `v2` is for the SGIs of a GICv2, whose pending state has sources
-/// and is written elsewhere.
+/// Writes one interrupt's field. The SGIs of a GICv2 (`v2`) are pending by sender, which a guest writes elsewhere.
+/// Userspace of a GICv3 sets the latches to what it writes to ISPENDR; that of a GICv2 sets and clears as a guest does.
 pub fn write(irq: &mut Irq, field: Field, value: u32, by: By, v2: bool) {
     let set = value != 0;
     match field {
         Field::Group => irq.group1 = set,
         Field::SetEnable => irq.enabled |= set,
         Field::ClearEnable => irq.enabled &= !set,
-        Field::SetPending if by.is_user() => {
-            irq.latch = set;
-            if v2 && irq.is_sgi() {
-                // KVM: whoever restores by ISPENDR makes the vCPU itself the sender; GICD_SPENDSGIR
-                // has the true senders.
-                irq.sources = if set { irq.sources.max(1) } else { 0 };
-            }
+        Field::SetPending if by.is_user() && !v2 => irq.latch = set,
+        Field::ClearPending if by.is_user() && !v2 => {}
+        Field::SetPending | Field::ClearPending if by.is_user() && irq.is_sgi() && set => {
+            // KVM: who restores by ISPENDR makes the vCPU itself the sender; GICD_SPENDSGIR has the true senders.
+            irq.latch = field == Field::SetPending;
+            irq.sources = match by {
+                By::User(vcpu) if irq.latch => irq.sources | 1u8.checked_shl(vcpu as u32).unwrap_or(0),
+                _ => 0,
+            };
         }
-        Field::ClearPending if by.is_user() => {}
         Field::SetPending | Field::ClearPending if v2 && irq.is_sgi() => {}
         Field::SetPending => irq.latch |= set,
         Field::ClearPending => irq.latch &= !set,
@@ -135,7 +136,8 @@ pub fn write(irq: &mut Irq, field: Field, value: u32, by: By, v2: bool) {
             }
             irq.active = true;
         }
-        Field::ClearActive if set && irq.active => irq.deactivate(),
+        // Unlike an end of interrupt this leaves the latch of a level-sensitive one alone (KVM).
+        Field::ClearActive if set => irq.active = false,
         Field::SetActive | Field::ClearActive => {}
         Field::Priority => irq.priority = value as u8 & PRIORITY_MASK,
         // SGIs are edge-triggered and PPIs level-sensitive for good.
@@ -171,13 +173,29 @@ mod tests {
     #[test]
     fn userspace_writes_the_latch_exactly() {
         let mut irq = Irq { intid: 40, latch: true, line: true, ..Irq::default() };
-        write(&mut irq, Field::SetPending, 0, By::User, false);
+        write(&mut irq, Field::SetPending, 0, By::User(0), false);
         assert!(!irq.latch && irq.pending());
-        assert_eq!(read(&irq, Field::SetPending, By::User), 0);
-        assert_eq!(read(&irq, Field::SetPending, By::Guest(0)), 1);
+        assert_eq!(read(&irq, Field::SetPending, By::User(0), false), 0);
+        assert_eq!(read(&irq, Field::SetPending, By::Guest(0), false), 1);
         write(&mut irq, Field::SetPending, 0, By::Guest(0), false);
         write(&mut irq, Field::SetPending, 1, By::Guest(0), false);
         assert!(irq.latch);
+    }
+
+    #[test]
+    fn userspace_of_a_gicv2_sets_and_clears() {
+        let mut irq = Irq { intid: 40, line: true, ..Irq::default() };
+        assert_eq!(read(&irq, Field::SetPending, By::User(0), true), 1, "the line is part of it");
+        write(&mut irq, Field::SetPending, 1, By::User(0), true);
+        write(&mut irq, Field::SetPending, 0, By::User(0), true);
+        assert!(irq.latch);
+        write(&mut irq, Field::ClearPending, 1, By::User(0), true);
+        assert!(!irq.latch);
+        let mut sgi = Irq { intid: 3, edge: true, sources: 1, latch: true, ..Irq::default() };
+        write(&mut sgi, Field::SetPending, 1, By::User(2), true);
+        assert_eq!((sgi.sources, sgi.latch), (0b101, true));
+        write(&mut sgi, Field::ClearPending, 1, By::User(2), true);
+        assert_eq!((sgi.sources, sgi.latch), (0, false));
     }
 
     #[test]
@@ -186,7 +204,7 @@ mod tests {
         write(&mut sgi, Field::Config, 0, By::Guest(0), false);
         assert!(sgi.edge);
         let mut ppi = Irq { intid: 20, ..Irq::default() };
-        write(&mut ppi, Field::Config, 2, By::User, false);
+        write(&mut ppi, Field::Config, 2, By::User(0), false);
         assert!(!ppi.edge);
     }
 }

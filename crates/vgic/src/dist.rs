@@ -6,13 +6,18 @@ use crate::bank::{self, By, Field, Span};
 use crate::irq::{FIRST_SPI, Irq};
 use crate::redist::{INITIAL_BASER, Message, Redists, SgiRequest, SgiTargets};
 use crate::redist_regs::{is_wide_access, merge, sanitise_propbaser};
-use crate::types::{GicConfig, GicError, Version};
+use crate::types::{Affinity, GicConfig, GicError, Version};
 
 /// One SPI. While `at` is some vCPU, `irq` is stale and the state is in that redistributor.
 #[derive(Clone, Debug)]
 struct Spi {
     irq: Irq,
     at: Option<u16>,
+}
+
+/// vCPUs by affinity; of those that userspace gave the same one the first is found.
+fn by_affinity(vcpus: &[Affinity]) -> HashMap<u32, u16> {
+    vcpus.iter().zip(0u16..).collect::<Vec<_>>().into_iter().rev().map(|(a, i)| (a.0, i)).collect()
 }
 
 /// The distributor of either version.
@@ -49,7 +54,20 @@ impl Distributor {
             propbaser: if config.its != 0 { INITIAL_BASER } else { 0 },
             user_groups: false,
             spis: (FIRST_SPI..config.nr_irqs).map(|i| Spi { irq: spi(i), at: None }).collect(),
-            by_affinity: config.vcpus.iter().zip(0..).map(|(a, i)| (a.0, i)).collect(),
+            by_affinity: by_affinity(&config.vcpus),
+        }
+    }
+
+    /// The vCPUs have these affinities from now on.
+    pub(crate) fn set_affinities(&mut self, vcpus: &[Affinity]) {
+        self.by_affinity = by_affinity(vcpus);
+    }
+
+    /// GICD_IIDR's revision. From 3 on redistributors show GICR_CTLR.CES and IR.
+    pub(crate) fn set_revision<R: Redists>(&mut self, revision: u8, redists: &mut R) {
+        self.revision = revision;
+        for vcpu in 0..self.vcpus {
+            redists.with(vcpu, |r| r.invalidates = revision >= 3);
         }
     }
 
@@ -229,7 +247,7 @@ impl Distributor {
         let v2 = self.version == Version::V2;
         let read = |irq: &Irq| match span.field {
             Field::Targets => irq.route * u32::from(v2),
-            field => bank::read(irq, field, by),
+            field => bank::read(irq, field, by, v2),
         };
         span.each()
             .filter_map(|(intid, shift)| Some(u64::from(self.peek(intid, redists, read)?) << shift))

@@ -53,7 +53,7 @@ impl Distributor {
             return Ok(());
         }
         if by.is_user() && size == 4 && offset == IIDR {
-            return self.user_write_iidr(value);
+            return self.user_write_iidr(value, redists);
         }
         match self.version {
             Version::V3 => {
@@ -72,12 +72,12 @@ impl Distributor {
     }
 
     /// Only the revision may change, and only to one that this KVM knows how to be.
-    fn user_write_iidr(&mut self, value: u64) -> Result<(), GicError> {
+    fn user_write_iidr<R: Redists>(&mut self, value: u64, redists: &mut R) -> Result<(), GicError> {
         let revision = (value >> 12 & 0xf) as u8;
         if (value ^ self.iidr()) & !IIDR_REVISION != 0 || !matches!(revision, 2 | 3) {
             return Err(GicError::BadValue);
         }
-        self.revision = revision;
+        self.set_revision(revision, redists);
         self.user_groups = true;
         Ok(())
     }
@@ -125,7 +125,7 @@ impl Distributor {
     fn read_v2<R: Redists>(&self, offset: u64, size: usize, vcpu: usize, redists: &mut R) -> u64 {
         match (offset, size) {
             (CTLR, 4) => self.enabled.into(),
-            (TYPER, 4) => self.lines_field() | (self.vcpus as u64 - 1) << 5,
+            (TYPER, 4) => self.lines_field() | (self.vcpus as u64).saturating_sub(1) << 5,
             (IIDR, 4) => self.iidr(),
             (CPENDSGIR..0xf30, 1 | 4) if offset.is_multiple_of(size as u64) => {
                 let first = offset as u32 & 0xf;
@@ -172,23 +172,24 @@ impl Distributor {
         }
     }
 
-    /// Whether userspace sees a register at `offset` (KVM_HAS_DEVICE_ATTR).
-    pub fn has_user_register(&self, offset: u64) -> bool {
-        if !offset.is_multiple_of(4) {
-            return false;
-        }
-        if let Some(span) = Span::decode(offset, 4) {
-            return span.first < self.nr_irqs;
-        }
-        match self.version {
-            Version::V3 => match offset {
-                CTLR..=0x013 => true,
-                0xd00..=0xd7f => ((offset - 0xd00) * 8) < u64::from(self.nr_irqs),
-                0x6000..0x8000 => (offset - 0x6000) / 8 < u64::from(self.nr_irqs),
-                0xffd0..=0xffff => true,
-                _ => false,
-            },
-            Version::V2 => matches!(offset, CTLR..=0x00b | SGIR | CPENDSGIR..0xf30),
-        }
+}
+
+/// Whether userspace sees a register at `offset` (KVM_HAS_DEVICE_ATTR).
+pub(crate) fn has_user_register(version: Version, nr_irqs: u32, offset: u64) -> bool {
+    if !offset.is_multiple_of(4) {
+        return false;
+    }
+    if let Some(span) = Span::decode(offset, 4) {
+        return span.first < nr_irqs;
+    }
+    match version {
+        Version::V3 => match offset {
+            CTLR..=0x013 => true,
+            0xd00..=0xd7f => ((offset - 0xd00) * 8) < u64::from(nr_irqs),
+            0x6000..0x8000 => (offset - 0x6000) / 8 < u64::from(nr_irqs),
+            0xffd0..=0xffff => true,
+            _ => false,
+        },
+        Version::V2 => matches!(offset, CTLR..=0x00b | SGIR | CPENDSGIR..0xf30),
     }
 }

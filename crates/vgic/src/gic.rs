@@ -4,9 +4,9 @@ use crate::bank::By;
 use crate::dist::Distributor;
 use crate::irq::{FIRST_PPI, FIRST_SPI};
 use crate::its::Its;
-use crate::redist::{Redistributor, Redists};
+use crate::redist::{INITIAL_BASER, Redistributor, Redists};
 use crate::redist_regs::PROPBASER;
-use crate::{GicConfig, GicError, GuestMemory, IccReg, Lines, MsiError, Region, VcpuSet, Version};
+use crate::{Affinity, GicConfig, GicError, GuestMemory, IccReg, Lines, MsiError, Region, VcpuSet, Version};
 
 /// A GICv2 or GICv3 with everything in it.
 #[derive(Clone, Debug)]
@@ -231,27 +231,50 @@ impl Gic {
 
     /// Whether userspace can name this register.
     pub fn has_user_register(&self, region: Region, offset: u64) -> bool {
-        match region {
-            Region::Dist => self.dist.has_user_register(offset),
-            Region::Redist(_) => self.config.version == Version::V3 && has_user_redist_register(offset),
-            Region::Cpuif => {
-                self.config.version == Version::V2
-                    && self.vcpus.redists.first().is_some_and(|r| r.gicc_user_read(offset).is_ok())
-            }
-            Region::Its(n) => n < self.its.len() && Its::has_user_register(offset),
+        let there = if let Region::Its(n) = region { n < self.its.len() } else { true };
+        there && has_user_register(self.config.version, self.config.nr_irqs, region, offset)
+    }
+
+    /// Adds an ITS (KVM_CREATE_DEVICE after the GIC was initialised). As in KVM, each one resets GICR_PROPBASER.
+    pub fn add_its(&mut self, its: Its) -> Result<(), GicError> {
+        if self.config.version == Version::V2 {
+            return Err(GicError::ItsWithV2);
         }
+        self.its.push(its);
+        self.config.its = self.its.len();
+        self.dist.has_lpis = true;
+        self.dist.propbaser = INITIAL_BASER;
+        for vcpu in 0..self.vcpus.count() {
+            self.vcpus.with(vcpu, |r| r.has_lpis = true);
+        }
+        Ok(())
+    }
+
+    /// Puts an ITS with registers and mappings, such as userspace may set before the GIC exists, in the place of one.
+    pub fn set_its(&mut self, n: usize, its: Its) -> Result<(), GicError> {
+        *self.its.get_mut(n).ok_or(GicError::NoRegister)? = its;
+        Ok(())
+    }
+
+    /// Userspace gave a vCPU another MPIDR_EL1. SPIs stay where they were routed.
+    pub fn set_affinity(&mut self, vcpu: usize, affinity: Affinity) -> Result<(), GicError> {
+        let known = self.config.vcpus.get_mut(vcpu).ok_or(GicError::NoVcpu(vcpu))?;
+        *known = affinity;
+        self.vcpus.with(vcpu, |r| r.affinity = affinity);
+        self.dist.set_affinities(&self.config.vcpus);
+        Ok(())
     }
 
     /// Reads a register for userspace: 4 bytes, 8 of an ITS. Unknown ones read as zero. `vcpu`
     /// matters for banked registers of a GICv2.
     pub fn user_read(&mut self, region: Region, vcpu: usize, offset: u64) -> u64 {
         match region {
-            Region::Dist => self.dist.read(offset, 4, vcpu, By::User, &mut self.vcpus),
+            Region::Dist => self.dist.read(offset, 4, vcpu, By::User(vcpu), &mut self.vcpus),
             Region::Redist(of) => {
                 let propbaser = self.dist.propbaser();
-                self.vcpus.with(of, |r| r.frame_read(offset, 4, By::User, propbaser)).unwrap_or(0)
+                self.vcpus.with(of, |r| r.frame_read(offset, 4, By::User(of), propbaser)).unwrap_or(0)
             }
-            Region::Cpuif => self.vcpus.with(vcpu, |r| r.gicc_user_read(offset).unwrap_or(0)).unwrap_or(0),
+            Region::Cpuif => self.vcpus.with(vcpu, |r| r.gicc_user_read(offset)).unwrap_or(0),
             Region::Its(n) => self.its.get(n).map_or(0, |its| its.user_read(offset)),
         }
     }
@@ -266,15 +289,15 @@ impl Gic {
         mem: &dyn GuestMemory,
     ) -> Result<(), GicError> {
         let done = match region {
-            Region::Dist => self.dist.write(offset, 4, vcpu, value, By::User, &mut self.vcpus),
+            Region::Dist => self.dist.write(offset, 4, vcpu, value, By::User(vcpu), &mut self.vcpus),
             Region::Redist(of) => {
-                self.redist_write(of, offset, 4, value, By::User, mem);
+                self.redist_write(of, offset, 4, value, By::User(of), mem);
                 Ok(())
             }
             Region::Cpuif => self
                 .vcpus
                 .with(vcpu, |r| r.gicc_user_write(offset, value))
-                .unwrap_or(Err(GicError::NoVcpu(vcpu))),
+                .ok_or(GicError::NoVcpu(vcpu)),
             Region::Its(n) => match self.its.get_mut(n) {
                 Some(its) => its.user_write(offset, value, self.dist.propbaser(), &mut self.vcpus, mem),
                 None => Err(GicError::NoRegister),
@@ -350,6 +373,18 @@ impl Gic {
     pub fn its_reset(&mut self, its: usize) -> Result<(), GicError> {
         self.its.get_mut(its).ok_or(GicError::NoRegister)?.reset(&mut self.vcpus);
         Ok(())
+    }
+}
+
+/// Whether userspace can name this register of a GIC with so many interrupts (KVM_HAS_DEVICE_ATTR, which works before
+/// the GIC is initialised).
+pub fn has_user_register(version: Version, nr_irqs: u32, region: Region, offset: u64) -> bool {
+    match (region, version) {
+        (Region::Dist, _) => crate::dist_regs::has_user_register(version, nr_irqs, offset),
+        (Region::Redist(_), Version::V3) => has_user_redist_register(offset),
+        (Region::Cpuif, Version::V2) => crate::gicc::has_user_register(offset),
+        (Region::Its(_), Version::V3) => Its::has_user_register(offset),
+        _ => false,
     }
 }
 

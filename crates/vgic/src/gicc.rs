@@ -4,7 +4,6 @@
 use crate::cpuif::Group;
 use crate::irq::{SPURIOUS, SPURIOUS_GROUP1};
 use crate::redist::Redistributor;
-use crate::types::GicError;
 
 const CTLR: u64 = 0x00;
 const PMR: u64 = 0x04;
@@ -77,24 +76,23 @@ impl Redistributor {
         self.update();
     }
 
-    /// KVM_GET_DEVICE_ATTR of CPU_REGS.
-    pub fn gicc_user_read(&self, offset: u64) -> Result<u64, GicError> {
+    /// KVM_GET_DEVICE_ATTR of CPU_REGS: unknown ones read as zero.
+    pub fn gicc_user_read(&self, offset: u64) -> u64 {
         let cpu = &self.cpu;
-        Ok(match offset {
+        match offset {
             CTLR => self.gicc_ctlr(),
             // The UAPI has the five bits of GICH_VMCR here.
             PMR => u64::from(cpu.pmr >> 3),
             BPR => cpu.bpr0.into(),
             ABPR => cpu.bpr1.into(),
             APR => u64::from(cpu.active_priorities[0][0] | cpu.active_priorities[1][0]),
-            0xd4 | 0xd8 | 0xdc => 0,
             IIDR => USER_IIDR,
-            _ => return Err(GicError::NoRegister),
-        })
+            _ => 0,
+        }
     }
 
-    /// KVM_SET_DEVICE_ATTR of CPU_REGS.
-    pub fn gicc_user_write(&mut self, offset: u64, value: u64) -> Result<(), GicError> {
+    /// KVM_SET_DEVICE_ATTR of CPU_REGS: unknown ones are ignored.
+    pub fn gicc_user_write(&mut self, offset: u64, value: u64) {
         match offset {
             CTLR => self.write_gicc_ctlr(value),
             PMR => self.cpu.pmr = (value << 3) as u8,
@@ -104,11 +102,9 @@ impl Redistributor {
                 self.cpu.active_priorities[0][0] = value as u32;
                 self.cpu.active_priorities[1][0] = 0;
             }
-            0xd4 | 0xd8 | 0xdc | IIDR => {}
-            _ => return Err(GicError::NoRegister),
+            _ => return,
         }
         self.update();
-        Ok(())
     }
 
     fn gicc_ctlr(&self) -> u64 {
@@ -141,6 +137,11 @@ impl Redistributor {
         let source = if irq.sources != 0 { irq.sources.trailing_zeros() as u8 } else { 0 };
         iar((irq.intid, source))
     }
+}
+
+/// Whether userspace can name this register.
+pub(crate) fn has_user_register(offset: u64) -> bool {
+    matches!(offset, CTLR | PMR | BPR | ABPR | APR | 0xd4 | 0xd8 | 0xdc | IIDR)
 }
 
 /// GICC_IAR: the sender of an SGI stands above its number.

@@ -33,7 +33,7 @@ mod sysreg;
 pub mod timer;
 mod types;
 
-pub use gic::Gic;
+pub use gic::{Gic, has_user_register};
 pub use sysreg::IccReg;
 pub use types::{
     Affinity, GicConfig, GicError, GuestMemory, Lines, MAX_VCPUS, MAX_VCPUS_V2, MemoryError, MsiError,

@@ -20,6 +20,20 @@ pub enum Message {
     Eoi(u32),
 }
 
+/// No redistributors: what an ITS has whose GIC is not initialised yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoRedists;
+
+impl Redists for NoRedists {
+    fn count(&self) -> usize {
+        0
+    }
+
+    fn with<R>(&mut self, _vcpu: usize, _f: impl FnOnce(&mut Redistributor) -> R) -> Option<R> {
+        None
+    }
+}
+
 /// An SGI as ICC_SGI*R or GICD_SGIR asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SgiRequest {
@@ -84,6 +98,8 @@ pub struct Redistributor {
     pub(crate) user_id_bits: u8,
     pub(crate) cpuif_iidr: u32,
     pub(crate) rss: bool,
+    /// GICR_CTLR.CES and IR, by GICD_IIDR's revision.
+    pub(crate) invalidates: bool,
 
     pub(crate) private: [Irq; FIRST_SPI as usize],
     pub(crate) spis: Vec<Irq>,
@@ -127,6 +143,7 @@ impl Redistributor {
             user_id_bits: config.id_bits,
             cpuif_iidr: config.cpuif_iidr,
             rss: config.rss,
+            invalidates: true,
             private,
             spis: Vec::new(),
             lpis: Lpis::default(),

@@ -74,7 +74,7 @@ impl Redistributor {
             return if is_wide_access(offset, size) { part(value, offset, size) } else { 0 };
         }
         match (offset, size) {
-            (0x00, 4) => u64::from(self.enable_lpis) | CES_IR,
+            (0x00, 4) => u64::from(self.enable_lpis) | if self.invalidates { CES_IR } else { 0 },
             (0x04, 4) => IIDR,
             (0xffe8, 4) => PIDR2_V3,
             // STATUSR, WAKER (the vCPU's children are never asleep), SYNCR (never busy), and all else.
@@ -168,9 +168,11 @@ impl Redistributor {
 
     /// Reads fields of private interrupts.
     pub(crate) fn read_span(&self, span: Span, by: By) -> u64 {
+        let v2 = self.version == crate::Version::V2;
         span.each()
             .filter_map(|(intid, shift)| {
-                Some(u64::from(bank::read(self.private.get(intid as usize)?, span.field, by)) << shift)
+                let irq = self.private.get(intid as usize)?;
+                Some(u64::from(bank::read(irq, span.field, by, v2)) << shift)
             })
             .fold(0, |a, b| a | b)
     }

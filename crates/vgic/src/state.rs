@@ -126,7 +126,7 @@ impl Gic {
             fresh.vcpus.with(vcpu, |r| r.set_state(redist));
             fresh.vcpus.changed.insert(vcpu);
         }
-        fresh.dist.revision = state.dist.revision;
+        fresh.dist.set_revision(state.dist.revision, &mut fresh.vcpus);
         fresh.dist.propbaser = state.dist.propbaser;
         fresh.dist.user_groups = state.dist.user_groups;
         for (irq, holder) in &state.dist.spis {

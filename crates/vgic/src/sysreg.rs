@@ -87,6 +87,22 @@ impl IccReg {
         )
     }
 
+    /// Whether it holds state: what userspace reads and writes (KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS).
+    pub const fn is_state(self) -> bool {
+        matches!(
+            self,
+            IccReg::Pmr
+                | IccReg::Bpr0
+                | IccReg::Bpr1
+                | IccReg::Ap0r(_)
+                | IccReg::Ap1r(_)
+                | IccReg::Ctlr
+                | IccReg::Sre
+                | IccReg::Igrpen0
+                | IccReg::Igrpen1
+        )
+    }
+
     /// Whether MRS of it is defined.
     pub const fn readable(self) -> bool {
         !matches!(

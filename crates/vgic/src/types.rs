@@ -76,7 +76,7 @@ impl GicConfig {
     /// Checks the limits stated at the fields.
     pub fn check(&self) -> Result<(), GicError> {
         let most = if self.version == Version::V2 { MAX_VCPUS_V2 } else { MAX_VCPUS };
-        if self.vcpus.is_empty() || self.vcpus.len() > most {
+        if self.vcpus.len() > most {
             return Err(GicError::VcpuCount { have: self.vcpus.len(), most });
         }
         if self.nr_irqs < 64 || self.nr_irqs > 1024 || !self.nr_irqs.is_multiple_of(32) {
@@ -98,7 +98,7 @@ impl GicConfig {
 /// Why the GIC refuses a configuration or a call. Guest accesses never fail: they are RAZ/WI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GicError {
-    /// No or too many vCPUs.
+    /// Too many vCPUs.
     VcpuCount {
         /// vCPUs asked for.
         have: usize,
@@ -132,7 +132,7 @@ pub enum GicError {
 impl fmt::Display for GicError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            GicError::VcpuCount { have, most } => write!(f, "{have} vCPUs: this GIC serves 1 to {most}"),
+            GicError::VcpuCount { have, most } => write!(f, "{have} vCPUs: this GIC serves at most {most}"),
             GicError::IrqCount(n) => write!(f, "{n} interrupts: must be a multiple of 32 from 64 to 1024"),
             GicError::PriorityBits(n) => write!(f, "{n} priority bits: must be 5 to 7"),
             GicError::IdBits(n) => write!(f, "{n} INTID bits: must be 16 or 24"),

@@ -227,7 +227,8 @@ fn step(g: &mut Guest, m: &mut Model, op: &Op) -> Option<(u64, u64)> {
             bit(g, vcpu, intid, if on { 0x300 } else { 0x380 });
             let routed = m.int(vcpu, intid).route;
             if !on {
-                m.deactivate(vcpu, intid, true);
+                // By ICACTIVER: what ISPENDR latched stays.
+                m.int(vcpu, intid).active = None;
             } else if m.int(vcpu, intid).active.is_none() {
                 // Nobody's if it goes nowhere.
                 m.int(vcpu, intid).active = Some(routed.unwrap_or(usize::MAX));

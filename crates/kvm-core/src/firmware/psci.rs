@@ -8,7 +8,7 @@ use ulna_kvm_abi::{exit, mp_state, vcpu_feature};
 use super::{INVALID_PARAMETERS, NOT_SUPPORTED, answer, refuse};
 use crate::Result;
 use crate::run::Leave;
-use crate::shared::ResetTo;
+use crate::shared::{ResetTo, Shared};
 use crate::vcpu::Vcpu;
 
 /// PSCI 1.1, the newest that KVM 6.12 offers.
@@ -144,12 +144,18 @@ fn v0_1(vcpu: &mut Vcpu, n: u32) -> Result<Option<Leave>> {
 /// Affinity fields of an MPIDR.
 const AFFINITY: u64 = 0xff_00ff_ffff;
 
+/// A vCPU's affinity as in its MPIDR_EL1.
+fn affinity(v: &Shared) -> u64 {
+    let a = u64::from(v.affinity.load(Ordering::SeqCst));
+    a & 0xff_ffff | (a >> 24) << 32
+}
+
 fn cpu_on(vcpu: &mut Vcpu, target: u64, pc: u64, x0: u64, modern: bool) -> u64 {
     if target & !AFFINITY != 0 {
         return INVALID_PARAMETERS;
     }
     let vcpus = vcpu.vm.vcpus();
-    let Some(v) = vcpus.values().find(|v| ulna_machine::mpidr(v.id) & AFFINITY == target) else {
+    let Some(v) = vcpus.values().find(|v| affinity(v) == target) else {
         return INVALID_PARAMETERS;
     };
     let big_endian = vcpu.cpu.state.sys(SysReg::SCTLR_EL1) >> 25 & 1 != 0;
@@ -168,7 +174,7 @@ fn affinity_info(vcpu: &Vcpu, target: u64, lowest: u64) -> u64 {
     let vcpus = vcpu.vm.vcpus();
     let mut found = false;
     for v in vcpus.values() {
-        if ulna_machine::mpidr(v.id) & mask == target & mask {
+        if affinity(v) & mask == target & mask {
             found = true;
             if v.mp_state() != mp_state::STOPPED {
                 return 0;

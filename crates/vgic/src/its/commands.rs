@@ -1,6 +1,6 @@
 //! The command queue (Arm IHI 0069, chapter 5.3). A command that is wrong is skipped, as in KVM.
 
-use super::{Device, EVENT_BITS, Event, Its, attach, detach, processor, relocate};
+use super::{Device, ENTRY, EVENT_BITS, Event, Its, attach, detach, processor, relocate};
 use crate::irq::FIRST_LPI;
 use crate::lpi::{TABLE_ADDRESS, id_limit};
 use crate::redist::Redists;
@@ -117,7 +117,10 @@ impl Its {
                     return None;
                 }
                 self.drop_device(device, redists);
-                if valid {
+                if !valid {
+                    // Or a restore would find what an earlier save wrote.
+                    clear_entry(self.table_entry(0, device, mem)?, mem);
+                } else {
                     self.devices.insert(device, Device { itt, event_bits, ..Device::default() });
                 }
             }
@@ -145,8 +148,11 @@ impl Its {
                 let entry = Event { lpi, collection: Some(collection) };
                 self.devices.get_mut(&device)?.events.insert(event, entry);
                 self.events += 1;
-                if let Some(vcpu) = self.target(&entry) {
-                    attach(lpi, vcpu, propbaser, redists, mem);
+                if let Some(vcpu) = self.target(&entry)
+                    && !attach(lpi, vcpu, propbaser, redists, mem)
+                {
+                    self.devices.get_mut(&device)?.events.remove(&event);
+                    self.events -= 1;
                 }
             }
             Command::Movi { device, event, collection } => {
@@ -166,8 +172,10 @@ impl Its {
                 let entry = self.event(device, event)?;
                 // An event whose collection is gone cannot be discarded (KVM).
                 let vcpu = self.target(&entry)?;
-                self.devices.get_mut(&device)?.events.remove(&event);
+                let known = self.devices.get_mut(&device)?;
+                known.events.remove(&event);
                 self.events -= 1;
+                clear_entry(known.itt + u64::from(event) * ENTRY, mem);
                 detach(entry.lpi, vcpu, redists);
             }
             Command::Int { device, event } => {
@@ -207,6 +215,11 @@ impl Its {
         }
         Some(())
     }
+}
+
+/// Makes an entry of the guest's tables invalid. Without memory there it is none.
+fn clear_entry(at: u64, mem: &dyn GuestMemory) {
+    let _ = mem.write(at, &[0; ENTRY as usize]);
 }
 
 /// MOVALL: what is pending at one vCPU is pending at the other instead. Mappings stay.

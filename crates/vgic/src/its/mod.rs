@@ -10,7 +10,7 @@ mod tables;
 use std::collections::BTreeMap;
 
 use crate::irq::FIRST_LPI;
-use crate::lpi::{read_pending, sanitise, write_pending};
+use crate::lpi::{read_config, read_pending, sanitise, write_pending};
 use crate::redist::{Redistributor, Redists};
 use crate::redist_regs::{is_wide_access, merge, part};
 use crate::types::{GicError, GuestMemory, MsiError};
@@ -41,6 +41,12 @@ const TYPER_VALUE: u64 = 1 | (ENTRY - 1) << 4 | (EVENT_BITS as u64 - 1) << 8 | (
 /// GITS_BASERn.Type: 1 devices, 4 collections.
 const BASER_TYPE: [u64; 2] = [1 << 56, 4 << 56];
 const BASER_FIXED: u64 = 7 << 56 | 0x1f << 48 | 3 << 8;
+/// GITS_BASERn at reset: inner cacheable (RaWb), inner shareable, entries of 8 bytes, pages of 64 KiB.
+const BASER_RESET: u64 = 3 << 59 | (ENTRY - 1) << 48 | 1 << 10 | 2 << 8;
+/// Architecture revision of GITS_IIDR, which names the layout of saved tables: 0 is the only one.
+const IIDR_REVISION: u64 = 0xf << 12;
+/// GITS_CBASER as KVM stores it: the queue is aligned to 64 KiB.
+const CBASER_RES0: u64 = 1 << 62 | 7 << 56 | 1 << 52 | 0xf << 12 | 3 << 8;
 /// Only 64 KiB pages.
 const PAGE: u64 = 0x1_0000;
 
@@ -82,7 +88,7 @@ pub struct Its {
 impl Its {
     /// The reset state.
     pub fn new() -> Its {
-        let baser = BASER_TYPE.map(|t| t | (ENTRY - 1) << 48 | 2 << 8);
+        let baser = BASER_TYPE.map(|t| t | BASER_RESET);
         Its { baser, ..Its::default() }
     }
 
@@ -147,7 +153,7 @@ impl Its {
         match register {
             CTLR if offset == CTLR && size == 4 => self.write_ctlr(value, propbaser, redists, mem),
             CBASER if is_wide_access(offset, size) && !self.enabled => {
-                self.cbaser = sanitise(whole, 10, 59, 53) & !(1 << 62 | 7 << 56 | 1 << 52 | 3 << 8);
+                self.cbaser = sanitise(whole, 10, 59, 53) & !CBASER_RES0;
                 // An empty queue, whatever CWRITER was.
                 (self.creadr, self.cwriter) = (0, 0);
             }
@@ -227,7 +233,8 @@ impl Its {
         mem: &dyn GuestMemory,
     ) -> Result<(), GicError> {
         match offset {
-            IIDR if value as u32 as u64 != IIDR_VALUE => Err(GicError::BadValue),
+            // Nothing but the revision is looked at.
+            IIDR if value & IIDR_REVISION != 0 => Err(GicError::BadValue),
             CREADR if self.enabled => Err(GicError::Busy),
             CREADR => {
                 let at = value & 0xf_ffe0;
@@ -279,10 +286,10 @@ impl Its {
         self.collections.get(&event.collection?).copied().flatten()
     }
 
-    /// Forgets all mappings and registers (KVM_DEV_ARM_ITS_CTRL_RESET).
+    /// Forgets all mappings and registers (KVM_DEV_ARM_ITS_CTRL_RESET). Of the tables' registers only "valid" goes.
     pub fn reset<R: Redists>(&mut self, redists: &mut R) {
         self.drop_devices(redists);
-        *self = Its::new();
+        *self = Its { baser: self.baser.map(|b| b & !VALID), ..Its::default() };
     }
 
     fn drop_devices<R: Redists>(&mut self, redists: &mut R) {
@@ -354,17 +361,23 @@ fn processor<R: Redists>(number: u64, redists: &mut R) -> Option<u16> {
         .map(|vcpu| vcpu as u16)
 }
 
-/// An event maps to this LPI at this vCPU from now on.
-fn attach<R: Redists>(lpi: u32, vcpu: u16, propbaser: u64, redists: &mut R, mem: &dyn GuestMemory) {
-    redists.with(vcpu.into(), |r| {
-        r.upsert_lpi(lpi, |l| l.maps += 1);
-        r.reload_lpi(lpi, propbaser, mem);
+/// An event maps to this LPI at this vCPU from now on. Not if its configuration, or its pending state when it counts, is
+/// not in memory.
+fn attach<R: Redists>(lpi: u32, vcpu: u16, propbaser: u64, redists: &mut R, mem: &dyn GuestMemory) -> bool {
+    let attached = redists.with(vcpu.into(), |r| {
+        let (priority, enabled) = read_config(propbaser, lpi, mem)?;
         // It may have been left pending in the table; from here on its state is ours.
-        if r.lpis_enabled() && read_pending(r.pendbaser, lpi, mem) == Some(true) {
-            write_pending(r.pendbaser, lpi, false, mem);
-            r.edit_lpi(lpi, |l| l.pending = true);
+        let left = r.lpis_enabled() && read_pending(r.pendbaser, lpi, mem)?;
+        if left && !write_pending(r.pendbaser, lpi, false, mem) {
+            return None;
         }
+        r.upsert_lpi(lpi, |l| {
+            (l.priority, l.enabled, l.pending) = (priority, enabled, l.pending || left);
+            l.maps += 1;
+        });
+        Some(())
     });
+    attached.flatten().is_some()
 }
 
 /// An event no longer maps to it. Tells whether it was pending, which it then is not any more.
