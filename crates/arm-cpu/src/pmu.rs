@@ -68,7 +68,10 @@ impl EventFilter {
     /// PMCEID0_EL0 (`first` 0) or PMCEID1_EL0 (32): the low half is of events from `first`, the high half from 0x4000 on,
     /// which a PMU of 10 bits leaves out.
     fn mask(&self, first: u64) -> u64 {
-        (0..64).filter(|b| self.allows(first + b % 32 + if *b < 32 { 0 } else { 0x4000 })).map(|b| 1 << b).sum()
+        (0..64)
+            .filter(|b| self.allows(first + b % 32 + if *b < 32 { 0 } else { 0x4000 }))
+            .map(|b| 1 << b)
+            .sum()
     }
 }
 

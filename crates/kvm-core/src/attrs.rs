@@ -140,7 +140,7 @@ impl Vcpu {
         if self.stolen_time.is_some() {
             return Err(Errno::EEXIST);
         }
-        if !find_slot(&self.vm.memory.slots(), ipa).is_some_and(|s| !s.readonly) {
+        if find_slot(&self.vm.memory.slots(), ipa).is_none_or(|s| s.readonly) {
             return Err(Errno::EINVAL);
         }
         self.stolen_time = Some(ipa);

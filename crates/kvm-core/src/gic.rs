@@ -200,7 +200,8 @@ impl GicSetup {
             let full = r.count == Some(*here as u64);
             let end = r.base.saturating_add(*here as u64 * REDIST_LEN);
             let goes_on = full && filled.iter().any(|(next, _, n)| next.base == end && *n > 0);
-            if let Some(l) = (first + here).checked_sub(1).and_then(|v| last.get_mut(v)).filter(|_| *here > 0) {
+            if let Some(l) = (first + here).checked_sub(1).and_then(|v| last.get_mut(v)).filter(|_| *here > 0)
+            {
                 *l = !goes_on;
             }
         }

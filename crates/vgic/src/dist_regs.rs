@@ -171,7 +171,6 @@ impl Distributor {
             _ => {}
         }
     }
-
 }
 
 /// Whether userspace sees a register at `offset` (KVM_HAS_DEVICE_ATTR).

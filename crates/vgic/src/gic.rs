@@ -294,10 +294,9 @@ impl Gic {
                 self.redist_write(of, offset, 4, value, By::User(of), mem);
                 Ok(())
             }
-            Region::Cpuif => self
-                .vcpus
-                .with(vcpu, |r| r.gicc_user_write(offset, value))
-                .ok_or(GicError::NoVcpu(vcpu)),
+            Region::Cpuif => {
+                self.vcpus.with(vcpu, |r| r.gicc_user_write(offset, value)).ok_or(GicError::NoVcpu(vcpu))
+            }
             Region::Its(n) => match self.its.get_mut(n) {
                 Some(its) => its.user_write(offset, value, self.dist.propbaser(), &mut self.vcpus, mem),
                 None => Err(GicError::NoRegister),

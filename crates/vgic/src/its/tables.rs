@@ -101,10 +101,9 @@ impl Its {
         for (&id, &vcpu) in &self.collections {
             let number = match vcpu {
                 None => NOT_MAPPED,
-                Some(v) => redists
-                    .with(v.into(), |r| r.processor_number())
-                    .ok_or(GicError::NoVcpu(v.into()))?
-                    .into(),
+                Some(v) => {
+                    redists.with(v.into(), |r| r.processor_number()).ok_or(GicError::NoVcpu(v.into()))?.into()
+                }
             };
             if n < room {
                 put(base + n * ENTRY, VALID | number << 16 | u64::from(id), mem)?;
