@@ -54,6 +54,7 @@ pub fn run(a: &Args) -> Result<()> {
     story("boots to init with 1 vCPU and powers off", &|| boots(a, 1))?;
     story("boots to init with 4 vCPUs and powers off", &|| boots(a, 4))?;
     story("a GICv2 host boots", &|| gicv2(a))?;
+    story("the PMU: counters and their interrupt", &|| pmu(a))?;
     story("a disk: files both ways, fsck clean", &|| disk(a))?;
     if !a.no_net {
         story("the network: a file from a server on loopback", &|| network(a))?;
@@ -273,6 +274,21 @@ fn uefi_variables(a: &Args) -> Result<()> {
     };
     run(true)?;
     run(false)
+}
+
+/// perf of the kernel takes the PMU; its interrupt shows what it counts when perf is asked to sample.
+fn pmu(a: &Args) -> Result<()> {
+    let mut g = Guest::start(a, "shell", &["--cpus", "2", "--memory", "512M"])?;
+    g.wait("# ", 90)?;
+    let log = g.shell("dmesg | grep -i 'perfevents\\|pmu'")?;
+    ensure!(log.contains("hw perfevents: enabled with armv8_pmuv3"), "no PMU in dmesg:\n{log}");
+    let irqs = g.shell("cat /proc/interrupts")?;
+    let line =
+        irqs.lines().find(|l| l.contains("arm-pmu")).with_context(|| format!("no arm-pmu:\n{irqs}"))?;
+    ensure!(line.contains(" 23 Level"), "the PMU's interrupt is PPI 7, INTID 23: {line}");
+    let cpus = g.shell("cat /sys/bus/event_source/devices/armv8_pmuv3*/cpus")?;
+    ensure!(cpus.trim() == "0-1", "the PMU is of the vCPUs {:?}", cpus.trim());
+    power_off(&mut g)
 }
 
 fn power_off(g: &mut Guest) -> Result<()> {

@@ -141,9 +141,10 @@ impl Device {
 
     /// What KVM_SET_DEVICE_ATTR refuses before it reads the value.
     pub(crate) fn refused_unread(&self, group: u32, attr: u64) -> Result<()> {
-        match group {
-            GRP_ADDR | GRP_NR_IRQS => Ok(()),
-            _ => named(group, self.register(group, attr)).map(drop),
+        match (self.kind, group) {
+            (Kind::Its(_), GRP_ADDR) if attr != ITS_ADDR_TYPE => Err(Errno::ENODEV),
+            (_, GRP_ADDR | GRP_NR_IRQS) | (Kind::Its(_), GRP_ITS_REGS) => Ok(()),
+            _ => self.register(group, attr).map(drop),
         }
     }
 

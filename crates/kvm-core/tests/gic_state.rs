@@ -400,7 +400,7 @@ fn any_state_that_attributes_make_is_saved_and_restored_the_same() {
                     let v = if rng.below(2) == 0 { value } else { 0x8400 | value & 3 };
                     m.gic.set_attr(GRP_CPU_SYSREGS, vcpu | enc[rng.below(9) as usize], v)
                 }
-                6 => m.gic.set_attr(GRP_LEVEL_INFO, vcpu | 32 * rng.below(3), value),
+                6 => m.gic.set_attr(GRP_LEVEL_INFO, vcpu | (32 * rng.below(3)), value),
                 _ => {
                     let at = [CTLR, CBASER, CWRITER, CREADR, BASER0, BASER1][rng.below(6) as usize];
                     // Tables in memory, and the queue; saving others is refused.
