@@ -7,7 +7,7 @@ use ulna_arm_cpu::cpu::Clock;
 use ulna_arm_cpu::mem::{PhysMap, Slot};
 use ulna_arm_cpu::shared::{Request, VmShared};
 use ulna_arm_cpu::state::CpuState;
-use ulna_arm_cpu::{Cpu, CpuConfig, Exit, Feat, FeatSet, SysReg};
+use ulna_arm_cpu::{Cpu, CpuConfig, Engine, Exit, Feat, FeatSet, SysReg};
 
 use crate::el1::{
     Case, DATA, DATA_FACTOR, DATA_LEN, FIELDS, HVC0, ID_REGS, Left, Outcome, RAM, RAM_LEN, REGS, StepOutcome,
@@ -92,6 +92,13 @@ impl Machine {
         cpu.state.set_sys(SysReg::OSLSR_EL1, 8);
         let clean = cpu.state.clone();
         Machine { cpu, ram, clean }
+    }
+
+    /// Executes by `engine`; translation starts at once.
+    pub fn with_engine(mut self, engine: Engine) -> Machine {
+        self.cpu.set_engine(engine, 16 << 20);
+        self.cpu.translate_after(0);
+        self
     }
 
     /// Runs a case.

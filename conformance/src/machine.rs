@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ulna_arm_cpu::cpu::Clock;
 use ulna_arm_cpu::mem::{PhysMap, Slot};
 use ulna_arm_cpu::shared::{Request, VmShared};
-use ulna_arm_cpu::{Cpu, CpuConfig, Exit, Feat, FeatSet, SysReg};
+use ulna_arm_cpu::{Cpu, CpuConfig, Engine, Exit, Feat, FeatSet, SysReg};
 
 use crate::el0::{self, BRK, CODE, Case, DATA, DATA_LEN, Outcome, SLOT};
 
@@ -105,6 +105,13 @@ impl Machine {
                 | 1 << 13,
         );
         Machine { cpu, ram }
+    }
+
+    /// Executes by `engine`; translation starts at once.
+    pub fn with_engine(mut self, engine: Engine) -> Machine {
+        self.cpu.set_engine(engine, 16 << 20);
+        self.cpu.translate_after(0);
+        self
     }
 
     /// Loads the code of a batch.

@@ -2,25 +2,36 @@
 
 use std::io::Read;
 
+use ulna_arm_cpu::Engine;
 use ulna_conformance::el0::{BRK, Case, RECORDED_LEN, Recorded};
 use ulna_conformance::machine::{Machine, reference_features};
 
 #[test]
 fn recorded_cases_end_as_under_qemu() {
-    replay(include_bytes!("../data/el0.gz"), 10_000);
+    replay(include_bytes!("../data/el0.gz"), 10_000, Engine::Interp);
+}
+
+#[test]
+fn recorded_cases_end_as_under_qemu_when_translated() {
+    replay(include_bytes!("../data/el0.gz"), 10_000, Engine::Jit);
 }
 
 #[test]
 fn recorded_floating_point_ends_as_under_qemu() {
-    replay(include_bytes!("../data/el0_fp.gz"), 6_000);
+    replay(include_bytes!("../data/el0_fp.gz"), 6_000, Engine::Interp);
 }
 
-fn replay(packed: &[u8], at_least: usize) {
+#[test]
+fn recorded_floating_point_ends_as_under_qemu_when_translated() {
+    replay(include_bytes!("../data/el0_fp.gz"), 6_000, Engine::Jit);
+}
+
+fn replay(packed: &[u8], at_least: usize, engine: Engine) {
     let mut bytes = Vec::new();
     flate2::read::GzDecoder::new(packed).read_to_end(&mut bytes).expect("a gzip file");
     let cases: Vec<Recorded> = bytes.chunks_exact(RECORDED_LEN).filter_map(Recorded::get).collect();
     assert!(cases.len() >= at_least, "only {} cases", cases.len());
-    let mut machine = Machine::new(reference_features());
+    let mut machine = Machine::new(reference_features()).with_engine(engine);
     let mut wrong = Vec::new();
     for batch in cases.chunks(8192) {
         let words: Vec<u32> = batch.iter().flat_map(|c| c.insns.into_iter().chain([BRK; 4])).collect();

@@ -26,6 +26,9 @@ pub struct Args {
     /// The program under test.
     #[arg(long, default_value = "target/release/ulna")]
     ulna: PathBuf,
+    /// What executes the guest's instructions.
+    #[arg(long, default_value = "interp")]
+    engine: crate::EngineArg,
     /// Leaves the network out (where `passt` is missing).
     #[arg(long)]
     no_net: bool,
@@ -89,6 +92,7 @@ impl Guest {
             .arg("--initrd")
             .arg(a.guest.join("initramfs.cpio"))
             .args(["--cmdline", &cmdline(bench)])
+            .args(["--engine", a.engine.name()])
             .args(more);
         Guest::launch(command)
     }

@@ -21,6 +21,31 @@ struct Args {
     task: Task,
 }
 
+/// What executes instructions.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum EngineArg {
+    Interp,
+    Jit,
+}
+
+impl EngineArg {
+    fn name(self) -> &'static str {
+        match self {
+            EngineArg::Interp => "interp",
+            EngineArg::Jit => "jit",
+        }
+    }
+}
+
+impl From<EngineArg> for ulna_arm_cpu::Engine {
+    fn from(e: EngineArg) -> Self {
+        match e {
+            EngineArg::Interp => Self::Interp,
+            EngineArg::Jit => Self::Jit,
+        }
+    }
+}
+
 #[derive(Subcommand)]
 enum Task {
     /// Random instructions at EL0, here and under qemu-aarch64: compares the complete state.

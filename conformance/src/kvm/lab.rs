@@ -116,6 +116,7 @@ impl Lab {
             clock: ClockKind::Host,
             random: Arc::new(random),
             wall_clock: Arc::new(|| 1_700_000_000_123_456_789),
+            engine: Default::default(),
         }));
         let kvm = files.open_system();
         let mem = ByteMem::new(STRUCT, (HOST_RAM + HOST_RAM_LEN - STRUCT) as usize);

@@ -9,6 +9,7 @@ use crate::decode::decode;
 use crate::exception::Exception;
 use crate::exit::Exit;
 use crate::insn::{Insn, Stop};
+use crate::jit::JumpCache;
 use crate::mem::attr::AccessKind;
 use crate::mem::int::MemInt;
 use crate::mem::physmap::{Slot, find_slot};
@@ -31,7 +32,38 @@ struct CodePage {
     generation: u32,
     /// By word of the page: 0, or index of the block that starts there plus one.
     starts: Box<[u16; 1024]>,
-    blocks: Vec<Box<[Insn]>>,
+    blocks: Vec<Block>,
+}
+
+/// A decoded block and what was made of it.
+pub(crate) struct Block {
+    pub insns: Box<[Insn]>,
+    /// Executions by the interpreter, as far as they are counted.
+    pub heat: u8,
+    /// Translations.
+    pub entries: Vec<Entry>,
+}
+
+/// A translation of a block.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    pub pc: u64,
+    pub mode: u8,
+    /// Offset of the code.
+    pub at: u32,
+}
+
+/// Translations of one block that are kept, for it may be mapped at several addresses.
+const MAX_ENTRIES: usize = 8;
+
+impl Block {
+    /// Keeps a translation.
+    pub fn add_entry(&mut self, pc: u64, mode: u8, at: u32) {
+        if self.entries.len() >= MAX_ENTRIES {
+            self.entries.remove(0);
+        }
+        self.entries.push(Entry { pc, mode, at });
+    }
 }
 
 impl CodePage {
@@ -59,7 +91,11 @@ pub(crate) struct CodeCache {
     by_ipa: HashMap<u64, u32>,
     insns: usize,
     /// Dropped blocks are freed at a block boundary only: the running one may be among them.
-    graveyard: Vec<Box<[Insn]>>,
+    graveyard: Vec<Block>,
+    /// Where translated code stands.
+    pub jumps: JumpCache,
+    /// Everything was dropped: translated code must not go on.
+    pub dropped: bool,
     /// Blocks decoded, for statistics.
     pub decoded: u64,
 }
@@ -74,6 +110,8 @@ impl Default for CodeCache {
             by_ipa: HashMap::new(),
             insns: 0,
             graveyard: Vec::new(),
+            jumps: JumpCache::default(),
+            dropped: false,
             decoded: 0,
         }
     }
@@ -84,6 +122,9 @@ impl Default for CodeCache {
 pub(crate) struct Found {
     pub insns: *const [Insn],
     pub guarded: bool,
+    /// Indices of its page and of the block there.
+    pub page: usize,
+    pub block: usize,
 }
 
 fn itlb_index(pc: u64) -> usize {
@@ -96,10 +137,22 @@ impl CodeCache {
         for e in self.itlb.iter_mut() {
             e.tag = NO_TAG;
         }
+        self.jumps.clear();
     }
     /// Forgets it for one page.
     pub fn flush_itlb_page(&mut self, va: u64) {
         self.itlb[itlb_index(va)].tag = NO_TAG;
+        self.jumps.clear_page(va);
+    }
+    /// A block by its indices.
+    pub fn block_mut(&mut self, page: usize, block: usize) -> Option<&mut Block> {
+        self.pages.get_mut(page)?.blocks.get_mut(block)
+    }
+    /// Forgets all translations.
+    pub fn forget_entries(&mut self) {
+        for b in self.pages.iter_mut().flat_map(|p| p.blocks.iter_mut()) {
+            b.entries.clear();
+        }
     }
     /// Drops everything.
     pub fn flush(&mut self) {
@@ -109,6 +162,7 @@ impl CodeCache {
         }
         self.by_ipa.clear();
         self.insns = 0;
+        self.dropped = true;
     }
     /// Frees dropped blocks; only between blocks.
     pub fn bury(&mut self) {
@@ -128,9 +182,9 @@ impl Cpu {
             if let Some(p) = self.code.pages.get(e.page as usize)
                 && p.generation == p.code_gen().load(Ordering::Relaxed)
             {
-                let b = p.starts[(pc >> 2) as usize & 1023];
-                if let Some(insns) = p.blocks.get((b as usize).wrapping_sub(1)) {
-                    return Ok(Found { insns: &raw const **insns, guarded });
+                let block = (p.starts[(pc >> 2) as usize & 1023] as usize).wrapping_sub(1);
+                if let Some(b) = p.blocks.get(block) {
+                    return Ok(Found { insns: &raw const *b.insns, guarded, page: e.page as usize, block });
                 }
             }
         }
@@ -164,7 +218,8 @@ impl Cpu {
         let ctx = self.tlb.ctx[(pc >> 63) as usize];
         self.code.itlb[itlb_index(pc)] =
             ItlbEntry { tag: pc & !0xfff | ctx, page: page as u32, guarded: t.info.guarded };
-        Ok(Found { insns: &raw const *self.code.pages[page].blocks[b], guarded: t.info.guarded })
+        let insns = &raw const *self.code.pages[page].blocks[b].insns;
+        Ok(Found { insns, guarded: t.info.guarded, page, block: b })
     }
 
     /// Index of the code page at `ipa`, emptied when its contents changed.
@@ -174,10 +229,12 @@ impl Cpu {
         }
         let generation = slot.code_gen(ipa).load(Ordering::SeqCst);
         if let Some(&i) = self.code.by_ipa.get(&ipa) {
-            let c = &mut self.code;
-            let p = &mut c.pages[i as usize];
+            let p = &self.code.pages[i as usize];
             if p.generation != generation || !Arc::ptr_eq(&p.slot, &slot) {
-                c.insns -= p.blocks.iter().map(|b| b.len()).sum::<usize>();
+                self.forget_page(i as usize);
+                let c = &mut self.code;
+                let p = &mut c.pages[i as usize];
+                c.insns -= p.blocks.iter().map(|b| b.insns.len()).sum::<usize>();
                 c.graveyard.append(&mut p.blocks);
                 p.starts.fill(0);
                 p.generation = generation;
@@ -195,6 +252,24 @@ impl Cpu {
         });
         self.code.by_ipa.insert(ipa, i as u32);
         i
+    }
+
+    /// Nothing translated from the page is entered any more.
+    fn forget_page(&mut self, page: usize) {
+        let Some(p) = self.code.pages.get_mut(page) else { return };
+        let entries: Vec<Entry> = p.blocks.iter_mut().flat_map(|b| std::mem::take(&mut b.entries)).collect();
+        for e in entries {
+            self.forget_translated(e.pc, e.at);
+        }
+    }
+
+    /// The page of `ipa` is written: what was translated from it is not entered any more.
+    pub(crate) fn code_written(&mut self, ipa: u64) {
+        if self.jit.on()
+            && let Some(&i) = self.code.by_ipa.get(&(ipa & !0xfff))
+        {
+            self.forget_page(i as usize);
+        }
     }
 
     /// Index of the block at `ipa` in its page, decoding it when it is not there.
@@ -217,7 +292,7 @@ impl Cpu {
         }
         self.code.insns += insns.len();
         self.code.decoded += 1;
-        p.blocks.push(insns.into());
+        p.blocks.push(Block { insns: insns.into(), heat: 0, entries: Vec::new() });
         p.starts[word] = p.blocks.len() as u16;
         p.blocks.len() - 1
     }

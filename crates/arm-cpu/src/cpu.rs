@@ -108,11 +108,12 @@ pub struct Cpu {
     /// In `run`: `block_pc` means something.
     running: bool,
     pub(crate) pac_memo: crate::pauth::Memo,
-    fp_on: bool,
-    attention: u32,
-    slow: bool,
+    pub(crate) fp_on: bool,
+    pub(crate) attention: u32,
+    pub(crate) slow: bool,
     /// The smaller of `budget` and the PMU's deadline.
-    limit: u64,
+    pub(crate) limit: u64,
+    pub(crate) jit: crate::jit::Jit,
     regimes: Vec<[u64; 3]>,
     ctx_memo: [Option<[u64; 4]>; 4],
 }
@@ -160,6 +161,7 @@ impl Cpu {
             attention: 0,
             slow: false,
             limit: u64::MAX,
+            jit: Default::default(),
             regimes: Vec::new(),
             ctx_memo: [None; 4],
             config,
@@ -188,15 +190,21 @@ impl Cpu {
         self.recheck_debug();
         self.pmu_plan();
         self.running = true;
-        let exit = self.run_blocks();
+        let exit = if self.jit.on() { self.run_translated() } else { self.run_blocks() };
         self.running = false;
         self.pe.leave();
         exit
     }
 
-    fn run_blocks(&mut self) -> Exit {
+    /// Something has to be looked at before the next block.
+    #[inline(always)]
+    pub(crate) fn wants_attention(&self) -> bool {
+        (self.lines.get() & self.attention) != 0 || self.slow || self.state.icount >= self.limit
+    }
+
+    pub(crate) fn run_blocks(&mut self) -> Exit {
         loop {
-            if (self.lines.get() & self.attention) != 0 || self.slow || self.state.icount >= self.limit {
+            if self.wants_attention() {
                 if let Some(exit) = self.attend() {
                     return exit;
                 }
@@ -328,7 +336,7 @@ impl Cpu {
 
     /// Block boundary with something to look at: requests, kicks, interrupts, the budget.
     #[cold]
-    fn attend(&mut self) -> Option<Exit> {
+    pub(crate) fn attend(&mut self) -> Option<Exit> {
         let lines = self.lines.get();
         if lines & CpuLines::REQUEST != 0 {
             self.serve_requests();
@@ -492,6 +500,7 @@ impl Cpu {
                 }
                 Request::RevokeWrite { host_page } => self.tlb.revoke_writes(host_page, 0x1000),
                 Request::RevokeWriteRange { start, len } => self.tlb.revoke_writes(start, len),
+                Request::CodeWritten { ipa } => self.code_written(ipa),
                 Request::Event => self.event = true,
                 Request::Fence => {}
             }

@@ -25,6 +25,10 @@ impl CpuLines {
     pub fn get(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
     }
+    /// Address of the word, for generated code that only reads it.
+    pub(crate) fn address(&self) -> u64 {
+        self.0.as_ptr() as u64
+    }
     /// Sets `bits`.
     pub fn set(&self, bits: u32) {
         self.0.fetch_or(bits, Ordering::SeqCst);

@@ -132,6 +132,10 @@ fn ic_ivau(cpu: &mut Cpu, va: u64) -> Result<(), Stop> {
         && s.page_flags(t.ipa).load(Ordering::SeqCst) & PAGE_CODE != 0
     {
         s.code_gen(t.ipa).fetch_add(1, Ordering::SeqCst);
+        if cpu.jit.on() {
+            cpu.code_written(t.ipa);
+            cpu.config.shared.post(Some(cpu.index), Request::CodeWritten { ipa: t.ipa });
+        }
     }
     Ok(())
 }

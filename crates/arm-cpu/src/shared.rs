@@ -29,6 +29,11 @@ pub enum Request {
         /// Length in bytes.
         len: usize,
     },
+    /// The code on a page was written.
+    CodeWritten {
+        /// An address on the page.
+        ipa: u64,
+    },
     /// SEV of another PE.
     Event,
     /// Only pass a safepoint.
@@ -71,7 +76,13 @@ impl Pe {
     fn post(&self, r: Request) -> u64 {
         let mut q = self.queue.lock().unwrap_or_else(|e| e.into_inner());
         // A PE that does not run for long collects requests: past a limit one flush stands for all of them.
-        if q.len() >= 64 {
+        let known = |x: &Request| match (x, &r) {
+            (Request::CodeWritten { ipa: a }, Request::CodeWritten { ipa: b }) => a >> 12 == b >> 12,
+            _ => false,
+        };
+        if q.iter().any(known) {
+            // It is still to be done, after this write.
+        } else if q.len() >= 64 {
             q.clear();
             q.push(Request::FlushAll);
         } else {

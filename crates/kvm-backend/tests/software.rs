@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ulna_kvm_backend::software::{ClockKind, KvmConfig, Policy, Software};
+use ulna_kvm_backend::software::{ClockKind, Engine, KvmConfig, Policy, Software};
 use ulna_kvm_backend::{Errno, GuestRegionMmap, Hypervisor, RegId, Vcpu, VcpuExit, VcpuInit, Vm, abi};
 use ulna_profile::Profile;
 use vm_memory::{Bytes, GuestAddress, MemoryRegionAddress, MmapRegion};
@@ -18,6 +18,7 @@ fn machine(words: &[u32]) -> (Arc<dyn Vm>, Arc<GuestRegionMmap>, Box<dyn Vcpu>) 
         clock: ClockKind::Host,
         random: Arc::new(|| 4),
         wall_clock: Arc::new(|| 0),
+        engine: Engine::default(),
     });
     let vm = kvm.create_vm(0).expect("VM");
     let mapping = MmapRegion::new(0x1_0000).expect("memory");

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ulna_arm_cpu::Engine;
 use ulna_kvm_abi::Errno;
 use ulna_machine::{Machine, Policy, VcpuFeatures};
 use ulna_profile::Profile;
@@ -23,6 +24,8 @@ pub struct KvmConfig {
     pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Nanoseconds since 1970, for the guest's PTP clock.
     pub wall_clock: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// What executes instructions.
+    pub engine: Engine,
 }
 
 /// The system descriptor.

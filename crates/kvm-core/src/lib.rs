@@ -30,6 +30,7 @@ mod vcpu;
 mod vm;
 
 pub use clock::ClockKind;
+pub use ulna_arm_cpu::Engine;
 pub use device::Device;
 pub use kvm::{Kvm, KvmConfig};
 pub use run::Run;

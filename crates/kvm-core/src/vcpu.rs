@@ -69,6 +69,7 @@ impl Vcpu {
         }));
         cpu.irregular = vm.irregular.clone();
         cpu.pmu_emulated = true;
+        cpu.set_engine(vm.config.engine, ulna_arm_cpu::jit::DEFAULT_CACHE);
         let shared = Arc::new(Shared::new(id, index, cpu.pe.clone()));
         Vcpu {
             vm,

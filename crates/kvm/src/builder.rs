@@ -168,6 +168,7 @@ impl Builder {
             clock: self.clock,
             random: self.random,
             wall_clock: self.wall_clock,
+            engine: Default::default(),
         };
         Ok(Kvm::with_config(config, strict))
     }

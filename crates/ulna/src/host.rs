@@ -122,6 +122,7 @@ impl HostArgs {
             clock: ClockKind::Insn,
             random: Arc::new(|| 0),
             wall_clock: Arc::new(|| 0),
+            engine: Default::default(),
         }))
     }
 

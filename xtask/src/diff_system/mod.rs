@@ -36,6 +36,9 @@ pub struct Args {
     /// CPU model of the reference.
     #[arg(long, default_value = "max,sve=off,sme=off,pauth-impdef=off")]
     cpu: String,
+    /// What executes the instructions here.
+    #[arg(long, default_value = "interp")]
+    engine: crate::EngineArg,
     /// Differences shown for each class.
     #[arg(long, default_value_t = 3)]
     show: usize,
@@ -66,7 +69,7 @@ pub fn run(a: &Args) -> Result<()> {
         (0..CLASSES.len()).filter(|&i| a.class.as_deref().is_none_or(|c| CLASSES[i].0 == c)).collect();
     ensure!(!classes.is_empty(), "no class {:?}", a.class);
     let ids = reference.ids()?;
-    let mut machine = Machine::new(&ids);
+    let mut machine = Machine::new(&ids).with_engine(a.engine.into());
     let mut recorded = ids.clone();
     let mut tally: BTreeMap<usize, Tally> = BTreeMap::new();
     let numbers: Vec<u64> = a.only.map_or((0..a.cases).collect(), |n| vec![n]);

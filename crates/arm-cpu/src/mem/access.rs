@@ -330,6 +330,7 @@ impl Cpu {
         // Each write to a page with decoded code makes that code stale. Permission comes back when the page was written
         // often without being executed in between.
         s.code_gen(ipa).fetch_add(1, Ordering::SeqCst);
+        self.code_written(ipa);
         self.wrote_code = Some((s.clone(), ipa));
         self.code_writes += 1;
         if self.last_code_page == s.host(ipa & !0xfff) as usize {
@@ -351,6 +352,10 @@ impl Cpu {
     fn after_write(&mut self) {
         if let Some((s, ipa)) = self.wrote_code.take() {
             s.code_gen(ipa).fetch_add(1, Ordering::SeqCst);
+            if self.jit.on() {
+                // They see it at their next safepoint, before which no context synchronization of theirs completes.
+                self.config.shared.post(Some(self.index), Request::CodeWritten { ipa });
+            }
         }
     }
 

@@ -18,6 +18,7 @@
 //! #     clock: ulna_kvm_core::ClockKind::Insn,
 //! #     random: Arc::new(|| 4),
 //! #     wall_clock: Arc::new(|| 0),
+//! #     engine: Default::default(),
 //! # });
 //! let mem = ByteMem::new(0x1_0000, 0x1000);
 //! let files = FdTable::new(kvm);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing_subscriber::EnvFilter;
 use ulna_devices::virtio::rng::{Entropy, HostEntropy};
-use ulna_kvm_backend::software::{ClockKind, KvmConfig, Software};
+use ulna_kvm_backend::software::{ClockKind, Engine, KvmConfig, Software};
 use ulna_vmm::{
     Clock, Config, Disk, Error, ExitStatus, GdbAddress, GicVersion, Kernel, Net, Outside, Serial,
 };
@@ -62,6 +62,9 @@ pub struct RunArgs {
     /// What time follows: the host's clock, or the instructions executed, so that a run repeats exactly
     #[arg(long, value_enum, default_value = "host", value_name = "host|insn", hide_possible_values = true)]
     clock: ClockArg,
+    /// What executes the guest's instructions: translation to host code, or interpretation
+    #[arg(long, value_enum, default_value = "interp", value_name = "jit|interp", hide_possible_values = true)]
+    engine: EngineArg,
     /// A disk from a raw image (may be given several times)
     #[arg(long = "disk", value_name = "path=F[,readonly]", value_parser = values::disk)]
     disks: Vec<Disk>,
@@ -102,6 +105,12 @@ enum ClockArg {
     Insn,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum EngineArg {
+    Jit,
+    Interp,
+}
+
 impl RunArgs {
     /// Runs the machine.
     pub fn call(self) -> ExitStatus {
@@ -119,6 +128,10 @@ impl RunArgs {
         let profile = find_profile(&self.host)?;
         let clock = self.clock;
         let policy = self.policy.into();
+        let engine = match self.engine {
+            EngineArg::Jit => Engine::Jit,
+            EngineArg::Interp => Engine::Interp,
+        };
         let config = self.config();
         let (outside, random) = match clock {
             ClockArg::Host => host_outside(),
@@ -128,8 +141,8 @@ impl RunArgs {
             ClockArg::Host => ClockKind::Host,
             ClockArg::Insn => ClockKind::Insn,
         };
-        let kvm =
-            Software::new(KvmConfig { profile, policy, clock, random, wall_clock: Arc::new(wall_clock_ns) });
+        let wall_clock = Arc::new(wall_clock_ns);
+        let kvm = Software::new(KvmConfig { profile, policy, clock, random, wall_clock, engine });
         ulna_vmm::run(&config, &kvm, &outside)
     }
 

@@ -1,0 +1,30 @@
+//! No translator for this host: the interpreter executes everything.
+
+use super::{Engine, Hot};
+use crate::cpu::Cpu;
+use crate::exit::Exit;
+
+/// Nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Jit {
+    pub hot: Hot,
+}
+
+impl Jit {
+    pub fn on(&self) -> bool {
+        false
+    }
+}
+
+impl Cpu {
+    /// The engine asked for, as far as the host has it.
+    pub fn set_engine(&mut self, _engine: Engine, _cache: usize) -> Engine {
+        Engine::Interp
+    }
+    /// Nothing to choose.
+    pub fn translate_after(&mut self, _executions: u8) {}
+    pub(crate) fn run_translated(&mut self) -> Exit {
+        self.run_blocks()
+    }
+    pub(crate) fn forget_translated(&mut self, _pc: u64, _at: u32) {}
+}

@@ -1,0 +1,147 @@
+//! Branches, and the system instructions that need no handler.
+
+use super::asm::{Alu, Cc, Label, Rm, r};
+use super::layout;
+use super::translate::{Block, mode};
+use crate::decode::Op;
+use crate::insn::{Insn, ZR};
+use crate::{Feat, SysReg};
+
+const LR: u8 = 30;
+
+impl Block<'_> {
+    /// Translates a branch: `Some(true)` with all its exits; `None` if it is none.
+    pub fn branch(&mut self, i: &Insn) -> Option<bool> {
+        use Op::*;
+        let pc = self.pc();
+        let target = pc.wrapping_add(i.imm);
+        match i.op {
+            B => self.go(target),
+            BL => {
+                self.put_i(LR, pc.wrapping_add(4));
+                self.go(target);
+            }
+            B_cond | BC_cond => match self.flags_for(i.rd & 15) {
+                Some(cc) => self.two_ways(cc, target),
+                None => self.go(target),
+            },
+            CBZ | CBNZ => {
+                let w = i.bit(31);
+                match self.rm(i.rd) {
+                    Rm::R(n) => self.a.test(w, n, n),
+                    m => self.a.alu_i(Alu::Cmp, w, m, 0),
+                }
+                self.two_ways(if i.op == CBZ { Cc::E } else { Cc::Ne }, target);
+            }
+            TBZ | TBNZ => {
+                let bit = i.aux & 63;
+                let rm = self.rm(i.rd);
+                let zero = i.op == TBZ;
+                if bit < 8 && matches!(rm, Rm::M(_)) {
+                    self.a.test8_i(rm, 1 << bit);
+                    self.two_ways(if zero { Cc::E } else { Cc::Ne }, target);
+                } else {
+                    self.a.bt_i(bit >= 32, rm, bit);
+                    self.two_ways(if zero { Cc::Ae } else { Cc::B }, target);
+                }
+            }
+            RET => {
+                self.get_into(true, r::RAX, i.rn);
+                self.go_indirect();
+            }
+            // With FEAT_BTI they set BTYPE.
+            BR if !self.features.has(Feat::BTI) => {
+                self.get_into(true, r::RAX, i.rn);
+                self.go_indirect();
+            }
+            BLR if !self.features.has(Feat::BTI) => {
+                self.get_into(true, r::RAX, i.rn);
+                let next = pc.wrapping_add(4);
+                match layout::pin(LR) {
+                    Some(p) => self.a.mov_i(p, next),
+                    None => {
+                        self.a.mov_i(r::RCX, next);
+                        self.a.store(3, layout::x(LR), r::RCX);
+                    }
+                }
+                self.go_indirect();
+            }
+            _ => return None,
+        }
+        Some(true)
+    }
+
+    /// To the target when the condition of the host holds, else to the next instruction.
+    fn two_ways(&mut self, cc: Cc, target: u64) {
+        let no: Label = self.a.label();
+        self.a.jcc(cc.not(), no);
+        self.go(target);
+        self.a.bind(no);
+        let next = self.pc().wrapping_add(4);
+        self.go(next);
+    }
+
+    /// Hints, barriers, registers that are plain memory.
+    pub fn system(&mut self, i: &Insn) -> bool {
+        use Op::*;
+        match i.op {
+            NOP | HINT | YIELD_ | DGH | PSB | TSB | CSDB | CLRBHB | BTI | SB | PRFM_imm | PRFM_reg
+            | PRFM_lit | PRFUM => {}
+            DMB => {
+                // Loads and stores stay in order by themselves; only a store may be passed by a later load.
+                if i.bits(8, 2) & 3 != 1 && i.bits(8, 2) & 3 != 2 {
+                    self.a.fence();
+                }
+            }
+            CLREX => self.a.store8_i(layout::monitor::ARMED, 0),
+            MRS => return self.read_register(i),
+            MSR_reg => match SysReg::ALL.get(i.imm as usize) {
+                Some(SysReg::TPIDR_EL0) => {
+                    self.get_into(true, r::RAX, i.rd);
+                    self.a.store(3, layout::sys(SysReg::TPIDR_EL0), r::RAX);
+                }
+                _ => return false,
+            },
+            _ => return false,
+        }
+        true
+    }
+
+    fn read_register(&mut self, i: &Insn) -> bool {
+        let el1 = self.mode & mode::EL1 != 0;
+        let plain = match SysReg::ALL.get(i.imm as usize) {
+            Some(r @ (SysReg::TPIDR_EL0 | SysReg::TPIDRRO_EL0)) => *r,
+            Some(
+                r @ (SysReg::TPIDR_EL1
+                | SysReg::ELR_EL1
+                | SysReg::SPSR_EL1
+                | SysReg::ESR_EL1
+                | SysReg::FAR_EL1
+                | SysReg::SCTLR_EL1
+                | SysReg::TTBR0_EL1
+                | SysReg::TTBR1_EL1
+                | SysReg::TCR_EL1),
+            ) if el1 => *r,
+            Some(SysReg::SP_EL0) if el1 => {
+                let (slow, back) = self.slow_path(i);
+                self.a.alu8_i(Alu::Cmp, layout::SPSEL, 0);
+                self.a.jcc(Cc::E, slow);
+                self.load_x(i.rd, layout::SP_EL0);
+                self.a.bind(back);
+                return true;
+            }
+            _ => return false,
+        };
+        self.load_x(i.rd, layout::sys(plain));
+        true
+    }
+
+    fn load_x(&mut self, rd: u8, m: super::asm::Mem) {
+        if rd == ZR {
+            return;
+        }
+        let t = self.target(rd, &[]);
+        self.a.mov(true, t, m);
+        self.put(rd, t);
+    }
+}

@@ -1,0 +1,149 @@
+//! Where generated code finds things: offsets from RBP, which registers of the guest stand in registers of the host, and
+//! the format of flags in memory.
+
+use std::mem::offset_of;
+
+use super::asm::{Cc, Mem, Reg, r};
+use crate::SysReg;
+use crate::cpu::Cpu;
+use crate::jit::Hot;
+use crate::state::{CpuState, nzcv};
+
+/// RBP points this far into [`Cpu`], so that X0 to X30 have one-byte displacements.
+pub const BIAS: usize = offset_of!(Cpu, state) + offset_of!(CpuState, x) + 128;
+/// The base of guest state.
+pub const STATE: Reg = r::RBP;
+/// Address of the first-level TLB.
+pub const TLB: Reg = r::R14;
+/// Instructions until `run` must look at its limits.
+pub const FUEL: Reg = r::R15;
+
+const fn at(offset_in_cpu: usize) -> Mem {
+    Mem::at(STATE, offset_in_cpu as i32 - BIAS as i32)
+}
+
+const fn hot(offset: usize) -> Mem {
+    at(offset_of!(Cpu, jit.hot) + offset)
+}
+
+/// A general-purpose register in memory, by index in `CpuState::x`.
+pub const fn x(n: u8) -> Mem {
+    at(offset_of!(Cpu, state) + offset_of!(CpuState, x) + 8 * n as usize)
+}
+/// A vector register.
+pub const fn v(n: u8) -> Mem {
+    at(offset_of!(Cpu, state) + offset_of!(CpuState, v) + 16 * n as usize)
+}
+/// System register storage.
+pub fn sys(r: SysReg) -> Mem {
+    at(offset_of!(Cpu, state) + offset_of!(CpuState, sys) + 8 * r as usize)
+}
+/// PC.
+pub const PC: Mem = at(offset_of!(Cpu, state) + offset_of!(CpuState, pc));
+/// PSTATE.SPSel.
+pub const SPSEL: Mem = at(offset_of!(Cpu, state) + offset_of!(CpuState, spsel));
+/// SP_EL0 while SP_EL1 is current.
+pub const SP_EL0: Mem = at(offset_of!(Cpu, state) + offset_of!(CpuState, sp_bank));
+/// FPSR.
+pub const FPSR: Mem = at(offset_of!(Cpu, state) + offset_of!(CpuState, fpsr));
+/// Lines that matter.
+pub const ATTENTION: Mem = at(offset_of!(Cpu, attention));
+/// Context numbers of data accesses, low and high half.
+pub const CTX: Mem = at(offset_of!(Cpu, tlb.ctx));
+/// Address of the lines word.
+pub const LINES: Mem = hot(offset_of!(Hot, lines));
+/// Address of the jump cache.
+pub const JUMPS: Mem = hot(offset_of!(Hot, jumps));
+/// Fetch contexts, in the bits above the address.
+pub const FETCH: Mem = hot(offset_of!(Hot, fetch));
+/// Fuel when not in its register.
+pub const FUEL_SAVED: Mem = hot(offset_of!(Hot, fuel));
+/// Address of the TLB.
+pub const TLB_SAVED: Mem = hot(offset_of!(Hot, tlb));
+/// Flags, see [`Flags16`].
+pub const FLAGS: Mem = hot(offset_of!(Hot, flags));
+/// Number of the link that was left through.
+pub const LINK: Mem = hot(offset_of!(Hot, link));
+
+/// Fields of the local monitor.
+pub mod monitor {
+    use super::*;
+    use crate::mem::access::Monitor;
+    const fn m(offset: usize) -> Mem {
+        at(offset_of!(Cpu, monitor) + offset)
+    }
+    /// Open.
+    pub const ARMED: Mem = m(offset_of!(Monitor, armed));
+    /// Address.
+    pub const VA: Mem = m(offset_of!(Monitor, va));
+    /// Size.
+    pub const SIZE: Mem = m(offset_of!(Monitor, size));
+    /// Value.
+    pub const VALUE: Mem = m(offset_of!(Monitor, value));
+}
+
+/// Guest registers that stand in host registers, the callee-saved ones first.
+pub const PINS: [(u8, Reg); 9] = [
+    (33, r::RBX),
+    (0, r::R12),
+    (1, r::R13),
+    (2, r::RSI),
+    (3, r::RDI),
+    (19, r::R8),
+    (20, r::R9),
+    (4, r::R10),
+    (8, r::R11),
+];
+/// How many of them a call keeps.
+pub const CALLEE_SAVED: usize = 3;
+
+/// The host register of a guest register.
+pub const fn pin(n: u8) -> Option<Reg> {
+    let mut k = 0;
+    while k < PINS.len() {
+        if PINS[k].0 == n {
+            return Some(PINS[k].1);
+        }
+        k += 1;
+    }
+    None
+}
+
+/// Flags between blocks: what `lahf` and `seto al` leave in AX after a subtraction. CF is the inverse of C.
+pub type Flags16 = u16;
+
+const SF: u16 = 1 << 15;
+const ZF: u16 = 1 << 14;
+const CF: u16 = 1 << 8;
+const OF: u16 = 1;
+
+/// To that form.
+pub fn flags16(f: u32) -> Flags16 {
+    let bit = |on: u32, b: u16| if f & on != 0 { b } else { 0 };
+    bit(nzcv::N, SF) | bit(nzcv::Z, ZF) | (bit(nzcv::C, CF) ^ CF) | bit(nzcv::V, OF)
+}
+
+/// And back.
+pub fn nzcv_of(f: Flags16) -> u32 {
+    let bit = |on: u16, b: u32| if f & on != 0 { b } else { 0 };
+    bit(SF, nzcv::N) | bit(ZF, nzcv::Z) | (bit(CF, nzcv::C) ^ nzcv::C) | bit(OF, nzcv::V)
+}
+
+/// A guest condition as one of the host; `None` holds always.
+pub fn condition(c: u8) -> Option<Cc> {
+    const BASE: [Cc; 7] = [Cc::E, Cc::Ae, Cc::S, Cc::O, Cc::A, Cc::Ge, Cc::G];
+    let base = BASE.get(usize::from(c >> 1 & 7))?;
+    Some(if c & 1 != 0 { base.not() } else { *base })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_go_there_and_back() {
+        for f in 0..16u32 {
+            assert_eq!(nzcv_of(flags16(f << 28)), f << 28);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The translator to host code (tier 1): blocks of decoded instructions become x86-64 code, one by one.
+//!
+//! # How it works
+//! The interpreter finds and decodes blocks and executes each a few times; a block that stays in use is translated from its
+//! decoded instructions. What the translator does not know it turns into a call of the interpreter's handler for that one
+//! instruction, and the slow path of what it does know is the same call: every instruction therefore works, and exceptions
+//! and exits are those of the interpreter. The code of a PE is its own, made and executed by its thread only.
+//!
+//! * `asm`, `vex`: the encoder. `memory`: where code stands. `thunk`: entry, exit, calls. `layout`: registers, flags.
+//! * `translate`: a block; `flags`, `integer*`, `access`, `branch`, `vector*`: groups of instructions.
+//! * `run`: the loop around generated code, and what it calls.
+//!
+//! # Leaving and invalidation
+//! Blocks on one page jump to one another directly; everything else goes through the jump cache, by PC and fetch context,
+//! which is emptied with the instruction TLB. A page whose code was written has the entries of its blocks overwritten with
+//! jumps out. Counting is exact: each block takes its instructions off the fuel that `run` has left, before it starts.
+
+use crate::mem::zeroed::{Zeroable, zeroed_slice};
+
+#[cfg(target_arch = "x86_64")]
+mod access;
+#[cfg(target_arch = "x86_64")]
+pub mod asm;
+#[cfg(target_arch = "x86_64")]
+mod branch;
+#[cfg(target_arch = "x86_64")]
+mod flags;
+#[cfg(target_arch = "x86_64")]
+mod integer;
+#[cfg(target_arch = "x86_64")]
+mod integer_bits;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod layout;
+#[cfg(target_arch = "x86_64")]
+mod memory;
+#[cfg(target_arch = "x86_64")]
+mod run;
+#[cfg(target_arch = "x86_64")]
+mod thunk;
+#[cfg(target_arch = "x86_64")]
+mod translate;
+#[cfg(target_arch = "x86_64")]
+pub mod vex;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use run::Jit;
+
+#[cfg(not(target_arch = "x86_64"))]
+mod absent;
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) use absent::Jit;
+
+/// What executes instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// The interpreter.
+    #[default]
+    Interp,
+    /// The translator, after the interpreter saw a block a few times.
+    Jit,
+}
+
+/// Bytes of code that a PE keeps before it starts anew.
+pub const DEFAULT_CACHE: usize = 32 << 20;
+
+/// Entries of the jump cache.
+pub(crate) const JUMP_ENTRIES: usize = 4096;
+
+/// What generated code reads and writes beside the architectural state.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct Hot {
+    /// Fuel when not in its register.
+    pub fuel: i64,
+    /// Fetch contexts by half of the address space, shifted above the address.
+    pub fetch: [u64; 2],
+    /// Address of the jump cache's entries.
+    pub jumps: u64,
+    /// Address of the lines word.
+    pub lines: u64,
+    /// Address of the first-level TLB.
+    pub tlb: u64,
+    /// Instruction count when the fuel is used up.
+    pub end: u64,
+    /// The link that code was left through.
+    pub link: u32,
+    /// NZCV in the form of generated code.
+    pub flags: u16,
+}
+
+/// An entry of the jump cache.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct JumpEntry {
+    /// PC, exclusive-ored with its fetch context.
+    pub tag: u64,
+    /// Address of the code.
+    pub host: u64,
+}
+
+// SAFETY: integers.
+unsafe impl Zeroable for JumpEntry {}
+
+/// Where translated code for a PC stands.
+pub(crate) struct JumpCache {
+    pub entries: Box<[JumpEntry]>,
+    /// Pages with entries, hashed.
+    seen: [u64; 64],
+}
+
+impl Default for JumpCache {
+    fn default() -> Self {
+        JumpCache { entries: zeroed_slice(JUMP_ENTRIES), seen: [0; 64] }
+    }
+}
+
+impl JumpCache {
+    fn index(pc: u64) -> usize {
+        (pc >> 2) as usize & (JUMP_ENTRIES - 1)
+    }
+    fn bit(va: u64) -> (usize, u64) {
+        let page = va >> 12;
+        ((page >> 6) as usize & 63, 1 << (page & 63))
+    }
+    /// Enters code for a PC.
+    pub fn insert(&mut self, pc: u64, fetch: u64, host: u64) {
+        let (word, bit) = Self::bit(pc);
+        self.seen[word] |= bit;
+        self.entries[Self::index(pc)] = JumpEntry { tag: pc ^ fetch, host };
+    }
+    /// Forgets one piece of code.
+    pub fn remove(&mut self, pc: u64, host: u64) {
+        let e = &mut self.entries[Self::index(pc)];
+        if e.host == host {
+            e.tag = 0;
+        }
+    }
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        if self.seen != [0; 64] {
+            self.entries.fill(JumpEntry { tag: 0, host: 0 });
+            self.seen = [0; 64];
+        }
+    }
+    /// Forgets what may stand on the page of `va`.
+    pub fn clear_page(&mut self, va: u64) {
+        let (word, bit) = Self::bit(va);
+        if self.seen[word] & bit != 0 {
+            self.clear();
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! The loop around generated code, and what generated code calls.
+
+use std::mem::offset_of;
+
+use super::asm::Asm;
+use super::memory::CodeMemory;
+use super::thunk::{Thunks, assemble, left};
+use super::{Engine, Hot, layout};
+use crate::cpu::Cpu;
+use crate::exit::Exit;
+use crate::insn::{Flow, Insn, Stop};
+use crate::mem::tlb::sign_extend;
+
+/// Executions of a block before it is translated, unless [`Cpu::translate_after`] says otherwise.
+const HEAT: u8 = 3;
+/// Sites in one allocation.
+const SITES: usize = 1024;
+
+/// A call of a handler from generated code.
+pub(super) struct Site {
+    pub insn: Insn,
+    pub pc: u64,
+    /// Instructions of the block before this one, less all of the block (which are off the fuel already).
+    pub count: i64,
+    /// The handler looks at NZCV or changes it.
+    pub flags: bool,
+}
+
+/// A jump that goes to the block of its target once there is one.
+pub(super) struct Link {
+    /// Where the displacement stands.
+    pub at: u32,
+    pub target: u64,
+}
+
+/// Generated code and what belongs to it.
+pub(super) struct Code {
+    pub memory: CodeMemory,
+    pub asm: Asm,
+    pub thunks: Thunks,
+    pub sites: Vec<Vec<Site>>,
+    pub links: Vec<Link>,
+    /// Bytes of the thunks.
+    start: usize,
+}
+
+impl Code {
+    fn new(len: usize) -> std::io::Result<Code> {
+        let mut memory = CodeMemory::new(len)?;
+        let mut asm = Asm::new(0);
+        let thunks = assemble(&mut asm, exec_site as *const () as u64);
+        asm.finish();
+        if memory.push(&asm.code).is_none() {
+            return Err(std::io::ErrorKind::OutOfMemory.into());
+        }
+        let start = memory.used();
+        Ok(Code { memory, asm, thunks, sites: Vec::new(), links: Vec::new(), start })
+    }
+    /// Keeps a site; returns its address, which stays until everything is dropped.
+    pub fn site(&mut self, s: Site) -> u64 {
+        if self.sites.last().is_none_or(|v| v.len() == SITES) {
+            self.sites.push(Vec::with_capacity(SITES));
+        }
+        match self.sites.last_mut() {
+            Some(v) => {
+                v.push(s);
+                v.last().map_or(0, |s| &raw const *s as u64)
+            }
+            None => 0,
+        }
+    }
+    fn clear(&mut self) {
+        self.memory.truncate(self.start);
+        self.sites.clear();
+        self.links.clear();
+    }
+}
+
+/// The translator of one PE.
+#[derive(Default)]
+pub(crate) struct Jit {
+    pub hot: Hot,
+    pub(super) code: Option<Box<Code>>,
+    /// Executions of a block before it is translated.
+    heat: u8,
+    /// What a handler left with.
+    exit: Option<Exit>,
+    /// Limit that the fuel was computed from.
+    limit: u64,
+    /// Blocks translated, for statistics.
+    pub translated: u64,
+    /// Times that all code was dropped.
+    pub flushes: u64,
+}
+
+impl Jit {
+    /// Is generated code used?
+    pub fn on(&self) -> bool {
+        self.code.is_some()
+    }
+}
+
+/// What the translator takes for granted of the host.
+fn host_suffices() -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    has!("avx2") && has!("bmi1") && has!("bmi2") && has!("lzcnt") && has!("fma") && has!("sse4.2") && lahf()
+}
+
+/// LAHF and SAHF in 64-bit mode (CPUID 8000_0001, ECX bit 0).
+fn lahf() -> bool {
+    std::arch::x86_64::__cpuid(0x8000_0001).ecx & 1 != 0
+}
+
+impl Cpu {
+    /// Chooses what executes instructions, and how many bytes of generated code are kept. Returns the engine that will be
+    /// used: the interpreter where the host lacks what the translator needs.
+    pub fn set_engine(&mut self, engine: Engine, cache: usize) -> Engine {
+        self.code.flush();
+        self.jit.code = None;
+        if engine == Engine::Jit && host_suffices() {
+            self.jit.code = Code::new(cache.clamp(1 << 20, 1 << 30)).ok().map(Box::new);
+        }
+        self.code.dropped = true;
+        self.jit.heat = HEAT;
+        if self.jit.on() { Engine::Jit } else { Engine::Interp }
+    }
+
+    /// Executions of a block before it is translated: 0 for tests.
+    pub fn translate_after(&mut self, executions: u8) {
+        self.jit.heat = executions;
+    }
+
+    /// Mode bits that translations depend on: EL1, SIMD&FP accessible, FPCR at its usual setting.
+    pub(super) fn mode(&self) -> u8 {
+        self.state.el | u8::from(self.fp_on) << 1 | u8::from(self.state.fpcr & FPCR_UNUSUAL == 0) << 2
+    }
+
+    fn update_fetch(&mut self) {
+        let mode = u64::from(self.mode()) << 12;
+        for k in 0..2 {
+            self.jit.hot.fetch[k] = (self.tlb.ctx[k] | mode) << 48;
+        }
+    }
+
+    fn refuel(&mut self) {
+        let fuel = self.limit.saturating_sub(self.state.icount).min(i64::MAX as u64);
+        self.jit.limit = self.limit;
+        self.jit.hot.fuel = fuel as i64;
+        self.jit.hot.end = self.state.icount.wrapping_add(fuel);
+    }
+
+    /// The code of one block is stale: whoever enters it leaves at once.
+    pub(crate) fn forget_translated(&mut self, pc: u64, at: u32) {
+        let Some(code) = &mut self.jit.code else { return };
+        code.memory.patch(at, &super::translate::STALE);
+        self.code.jumps.remove(pc, code.memory.address(at));
+    }
+
+    /// Drops generated code; not while it runs.
+    fn flush_translated(&mut self) {
+        self.code.dropped = false;
+        self.jit.flushes += 1;
+        if let Some(code) = &mut self.jit.code {
+            code.clear();
+        }
+        self.code.jumps.clear();
+        self.code.forget_entries();
+    }
+
+    pub(crate) fn run_translated(&mut self) -> Exit {
+        let mut link = None;
+        loop {
+            if self.wants_attention() {
+                link = None;
+                if let Some(exit) = self.attend() {
+                    return exit;
+                }
+                if self.slow {
+                    if let Some(exit) = self.run_slowly() {
+                        return exit;
+                    }
+                    continue;
+                }
+            }
+            if self.code.dropped {
+                self.flush_translated();
+                link = None;
+            }
+            let found = match self.find_block() {
+                Ok(f) => f,
+                Err(Stop) => match self.stopped(0) {
+                    Some(exit) => return exit,
+                    None => continue,
+                },
+            };
+            if self.state.btype != 0 {
+                // SAFETY: blocks are freed only in `attend` (CodeCache::bury), never while one runs.
+                let insns: &[Insn] = unsafe { &*found.insns };
+                if let Some(exit) = self.step_one(insns, found.guarded) {
+                    return exit;
+                }
+                continue;
+            }
+            let pc = self.state.pc;
+            let mode = self.mode();
+            let Some(at) = self.translated(found.page, found.block, pc, mode) else {
+                link = None;
+                // SAFETY: as above.
+                let insns: &[Insn] = unsafe { &*found.insns };
+                if let Some(exit) = self.run_block(insns) {
+                    return exit;
+                }
+                continue;
+            };
+            self.update_fetch();
+            let Some(code) = &mut self.jit.code else { continue };
+            let host = code.memory.address(at);
+            if let Some(l) = link.take().and_then(|l: u32| code.links.get(l as usize))
+                && l.target == pc
+            {
+                let rel = at.wrapping_sub(l.at + 4);
+                let site = l.at;
+                code.memory.patch(site, &rel.to_le_bytes());
+            }
+            self.code.jumps.insert(pc, self.jit.hot.fetch[(pc >> 63) as usize], host);
+            match self.enter(host) {
+                left::LOOKUP => {
+                    let pc = self.state.pc;
+                    if sign_extend(pc) != pc {
+                        self.state.pc = self.canonical_target(pc);
+                    }
+                }
+                left::LINK => {
+                    let n = self.jit.hot.link;
+                    link = Some(n);
+                    if let Some(l) = self.jit.code.as_ref().and_then(|c| c.links.get(n as usize)) {
+                        self.state.pc = l.target;
+                    }
+                }
+                _ => {
+                    if let Some(exit) = self.jit.exit.take() {
+                        self.block_pc = self.state.pc;
+                        return exit;
+                    }
+                }
+            }
+            self.block_pc = self.state.pc;
+        }
+    }
+
+    /// Code of the block, translating it when it was seen often enough.
+    fn translated(&mut self, page: usize, block: usize, pc: u64, mode: u8) -> Option<u32> {
+        let b = self.code.block_mut(page, block)?;
+        if let Some(e) = b.entries.iter().find(|e| e.pc == pc && e.mode == mode) {
+            return Some(e.at);
+        }
+        if b.heat < self.jit.heat {
+            b.heat += 1;
+            return None;
+        }
+        let insns: *const [Insn] = &raw const *b.insns;
+        // SAFETY: as above; nothing below drops decoded blocks.
+        let at = self.translate_block(unsafe { &*insns }, pc, mode);
+        match at {
+            Some(at) => {
+                self.jit.translated += 1;
+                self.code.block_mut(page, block)?.add_entry(pc, mode, at);
+                Some(at)
+            }
+            None => {
+                // Full: everything goes at the next block boundary.
+                self.code.dropped = true;
+                None
+            }
+        }
+    }
+
+    /// Runs generated code.
+    fn enter(&mut self, host: u64) -> u64 {
+        let Some(code) = &self.jit.code else { return left::JUMP };
+        let thunk = code.memory.address(code.thunks.enter);
+        self.refuel();
+        let hot = &mut self.jit.hot;
+        hot.flags = layout::flags16(self.state.nzcv);
+        hot.jumps = self.code.jumps.entries.as_ptr() as u64;
+        hot.tlb = self.tlb.data.as_ptr() as u64;
+        hot.lines = self.lines.address();
+        let cpu = &raw mut *self;
+        // SAFETY: the thunk was assembled for this signature; the code at `host` was made for this CPU and uses its state
+        // by offsets from this pointer, the TLB and the jump cache (which live as long as the CPU) and guest memory
+        // through TLB entries. Nothing else refers to the CPU while it runs.
+        let what = unsafe {
+            let f: extern "sysv64" fn(*mut u8, u64) -> u64 = std::mem::transmute(thunk as *const ());
+            f(cpu.cast::<u8>().wrapping_add(layout::BIAS), host)
+        };
+        self.state.nzcv = layout::nzcv_of(self.jit.hot.flags);
+        if matches!(what, left::LOOKUP | left::LINK) {
+            self.state.icount = self.jit.hot.end.wrapping_sub(self.jit.hot.fuel as u64);
+        }
+        what
+    }
+
+    /// A handler wrote PC: may generated code go on by itself?
+    fn go_on(&mut self) -> u64 {
+        self.block_pc = self.state.pc;
+        if self.wants_attention() || self.state.btype != 0 || self.code.dropped {
+            return left::JUMP;
+        }
+        self.update_fetch();
+        self.refuel();
+        left::AGAIN
+    }
+
+    /// What a handler did, for generated code.
+    fn after_site(&mut self, s: &Site, r: Result<Flow, Stop>) -> u64 {
+        match r {
+            Ok(Flow::Next) if !self.code.dropped => 0,
+            Ok(Flow::Next) => {
+                self.state.pc = s.pc.wrapping_add(4);
+                self.state.icount = self.state.icount.wrapping_add(1);
+                self.go_on()
+            }
+            Ok(Flow::Jump) => {
+                let half = (s.pc >> 63) as usize;
+                let fetch = self.jit.hot.fetch[half];
+                self.update_fetch();
+                let same = fetch == self.jit.hot.fetch[half] && self.limit == self.jit.limit;
+                if same
+                    && self.state.pc == s.pc.wrapping_add(4)
+                    && !self.code.dropped
+                    && self.lines.get() & self.attention == 0
+                    && !self.slow
+                {
+                    return 0;
+                }
+                self.state.icount = self.state.icount.wrapping_add(1);
+                self.go_on()
+            }
+            Err(Stop) => {
+                self.state.nzcv = layout::nzcv_of(self.jit.hot.flags);
+                self.block_pc = self.state.pc;
+                self.jit.exit = self.stopped(s.insn.raw);
+                self.jit.hot.flags = layout::flags16(self.state.nzcv);
+                if self.jit.exit.is_some() { left::STOP } else { self.go_on() }
+            }
+        }
+    }
+}
+
+/// FPCR bits beyond the usual mode: AHP, DN, FZ, RMode, FZ16.
+const FPCR_UNUSUAL: u32 = 0x07c8_0000;
+
+/// Carries out one instruction for generated code. 0: go on behind it; else what to leave with.
+pub(super) extern "sysv64" fn exec_site(cpu: *mut Cpu, site: *const Site, fuel: i64) -> u64 {
+    // SAFETY: generated code passes the CPU that `enter` was called with, which nothing else uses meanwhile.
+    let cpu = unsafe { &mut *cpu };
+    // SAFETY: sites live until all code is dropped, which does not happen while code runs.
+    let s = unsafe { &*site };
+    cpu.state.pc = s.pc;
+    cpu.block_pc = s.pc;
+    cpu.state.icount = cpu.jit.hot.end.wrapping_sub(fuel as u64).wrapping_add(s.count as u64);
+    if s.flags {
+        cpu.state.nzcv = layout::nzcv_of(cpu.jit.hot.flags);
+    }
+    let r = (s.insn.exec)(cpu, &s.insn);
+    if s.flags {
+        cpu.jit.hot.flags = layout::flags16(cpu.state.nzcv);
+    }
+    if r == Ok(Flow::Next) && !cpu.code.dropped { 0 } else { cpu.after_site(s, r) }
+}
+
+const _: () = assert!(offset_of!(Hot, fuel) == 0);

@@ -1,0 +1,378 @@
+//! A block: its frame (entry, fuel, exits, slow paths) and what the groups of instructions build on.
+
+use super::asm::{Alu, Asm, Cc, Label, Mem, Reg, Rm, r};
+use super::layout::{self, FUEL, condition, pin, x};
+use super::run::{Code, Link, Site};
+use crate::FeatSet;
+use crate::cpu::Cpu;
+use crate::decode::LINES;
+use crate::insn::{Insn, SINK, ZR};
+
+/// Bytes between the way out of a stale block and its entry: `mov rax, imm64; jmp rel32`.
+const WAY_OUT: u32 = 15;
+/// What stands at the entry of a stale block: a short jump to its way out.
+pub(super) const STALE: [u8; 2] = [0xeb, (-(WAY_OUT as i8) - 2) as u8];
+/// Bytes that the longest block may need.
+const ROOM: usize = 96 * 1024;
+
+/// Mode bits, see [`Cpu::mode`].
+pub(super) mod mode {
+    pub const EL1: u8 = 1;
+    pub const FP_ON: u8 = 2;
+}
+
+/// Code that stands behind the block.
+enum Cold {
+    /// Calls the handler and comes back.
+    Site { from: Label, site: u64, back: Label },
+    /// Leaves with a PC.
+    Leave { from: Label, pc: u64 },
+}
+
+/// The translation of one block.
+pub(super) struct Block<'a> {
+    pub a: Asm,
+    code: &'a mut Code,
+    pub features: &'a FeatSet,
+    insns: &'a [Insn],
+    /// PC of the block.
+    start: u64,
+    pub mode: u8,
+    /// Index of the current instruction.
+    pub at: usize,
+    entry: u32,
+    cold: Vec<Cold>,
+    /// EFLAGS hold the guest's flags unless an instruction since then changed them.
+    pub flags_held: bool,
+    /// Registers whose values are known.
+    known: [Option<u64>; 34],
+}
+
+/// The table's module of an instruction.
+pub(super) fn module(i: &Insn) -> &'static str {
+    LINES.get(i.op as usize).map_or("", |l| l.module)
+}
+
+/// May the handler look at NZCV or change it?
+pub(super) fn touches_flags(i: &Insn) -> bool {
+    match module(i) {
+        "ldst" | "ldst_ex" | "atomic" | "crypto" => false,
+        m if m.starts_with("simd_") => false,
+        "fp_data" => {
+            let n = LINES[i.op as usize].name;
+            n.starts_with("FCMP") || n.starts_with("FCCMP") || n.starts_with("FCSEL")
+        }
+        _ => true,
+    }
+}
+
+/// Does the handler use vector registers only?
+fn vectors_only(i: &Insn) -> bool {
+    match module(i) {
+        "fp_data" | "crypto" => true,
+        "simd_ldst" | "simd_misc" => false,
+        m => m.starts_with("simd_"),
+    }
+}
+
+impl Cpu {
+    /// Translates a block; `None` when there is no room.
+    pub(super) fn translate_block(&mut self, insns: &[Insn], pc: u64, mode: u8) -> Option<u32> {
+        let code = self.jit.code.as_mut()?;
+        if code.memory.left() < ROOM {
+            return None;
+        }
+        let mut a = std::mem::take(&mut code.asm);
+        a.reset(code.memory.used() as u32);
+        let mut b = Block {
+            a,
+            code,
+            features: &self.features,
+            insns,
+            start: pc,
+            mode,
+            at: 0,
+            entry: 0,
+            cold: Vec::new(),
+            flags_held: false,
+            known: [None; 34],
+        };
+        b.emit();
+        let (a, entry) = (b.a, b.entry);
+        let pushed = code.memory.push(&a.code);
+        code.asm = a;
+        pushed.map(|_| entry)
+    }
+}
+
+impl Block<'_> {
+    fn emit(&mut self) {
+        self.a.mov_i64(r::RAX, self.start);
+        self.a.jmp_to(self.code.thunks.leave_pc);
+        self.entry = self.a.here();
+        self.a.test(true, FUEL, FUEL);
+        // jle to the way out
+        self.a.bytes(&[0x7e, (-(WAY_OUT as i8) - 5) as u8]);
+        self.a.alu_i(Alu::Sub, true, FUEL, self.insns.len() as i32);
+        self.flags_held = false;
+        let mut ended = false;
+        for k in 0..self.insns.len() {
+            self.at = k;
+            let i = self.insns[k];
+            ended = self.instruction(&i);
+        }
+        if !ended {
+            let next = self.pc().wrapping_add(4);
+            self.go(next);
+        }
+        self.emit_cold();
+        self.a.finish();
+    }
+
+    /// One instruction; true if it ended the block with all its exits.
+    fn instruction(&mut self, i: &Insn) -> bool {
+        if let Some(ended) = self.branch(i) {
+            return ended;
+        }
+        if !(self.integer(i) || self.bits(i) || self.access(i) || self.system(i)) {
+            self.handler(i);
+        }
+        false
+    }
+
+    /// PC of the current instruction.
+    pub fn pc(&self) -> u64 {
+        self.start.wrapping_add(4 * self.at as u64)
+    }
+
+    /// The instruction `n` behind the current one.
+    pub fn ahead(&self, n: usize) -> Option<&Insn> {
+        self.insns.get(self.at + n)
+    }
+
+    /// Offset of the block's entry, when `pc` is where it starts.
+    fn own_entry(&self, pc: u64) -> Option<u32> {
+        (pc == self.start).then_some(self.entry)
+    }
+
+    fn site(&mut self, i: &Insn) -> u64 {
+        let count = self.at as i64 - self.insns.len() as i64;
+        self.code.site(Site { insn: *i, pc: self.pc(), count, flags: touches_flags(i) })
+    }
+
+    /// Calls the handler for the whole instruction.
+    pub fn handler(&mut self, i: &Insn) {
+        let site = self.site(i);
+        self.a.mov_i64(r::RAX, site);
+        let vector = vectors_only(i);
+        let t = &self.code.thunks;
+        self.a.call_to(if vector { t.call_vector } else { t.call });
+        self.flags_held = false;
+        if !vector {
+            self.known = [None; 34];
+        }
+    }
+
+    /// A label behind which the handler does the whole instruction and goes on at `back`.
+    pub fn slow_path(&mut self, i: &Insn) -> (Label, Label) {
+        let (from, back) = (self.a.label(), self.a.label());
+        let site = self.site(i);
+        self.cold.push(Cold::Site { from, site, back });
+        (from, back)
+    }
+
+    /// A label that leaves with a PC.
+    pub fn leave_at(&mut self, pc: u64) -> Label {
+        let from = self.a.label();
+        self.cold.push(Cold::Leave { from, pc });
+        from
+    }
+
+    fn emit_cold(&mut self) {
+        for c in std::mem::take(&mut self.cold) {
+            match c {
+                Cold::Site { from, site, back } => {
+                    self.a.bind(from);
+                    self.a.mov_i64(r::RAX, site);
+                    self.a.call_to(self.code.thunks.call);
+                    self.a.jmp(back);
+                }
+                Cold::Leave { from, pc } => {
+                    self.a.bind(from);
+                    self.a.mov_i(r::RAX, pc);
+                    self.a.jmp_to(self.code.thunks.leave_pc);
+                }
+            }
+        }
+    }
+
+    /// Leaves when a line that matters is set: on backward and indirect branches. Uses RCX.
+    pub fn look_at_lines(&mut self, out: Label) {
+        self.a.mov(true, r::RCX, layout::LINES);
+        self.a.mov(false, r::RCX, Mem::at(r::RCX, 0));
+        self.a.test(false, layout::ATTENTION, r::RCX);
+        self.a.jcc(Cc::Ne, out);
+    }
+
+    /// Goes to a PC that is known.
+    pub fn go(&mut self, target: u64) {
+        if target <= self.pc() {
+            let out = self.leave_at(target);
+            self.look_at_lines(out);
+        }
+        if let Some(entry) = self.own_entry(target) {
+            self.a.jmp_to(entry);
+        } else if (target ^ self.start) & !0xfff == 0 {
+            // Until it is patched, the displacement leads to what follows.
+            self.a.byte(0xe9);
+            let at = self.a.here();
+            self.a.bytes(&[0; 4]);
+            let n = self.code.links.len();
+            self.code.links.push(Link { at, target });
+            self.a.mov_i(r::RAX, n as u64);
+            self.a.jmp_to(self.code.thunks.leave_link);
+        } else {
+            let miss = self.leave_at(target);
+            let index = (target >> 2) as i32 & (super::JUMP_ENTRIES as i32 - 1);
+            let half = (target >> 63) as i32;
+            self.a.mov_i(r::RDX, target);
+            self.a.alu(Alu::Xor, true, r::RDX, layout::FETCH.plus(8 * half));
+            self.a.mov(true, r::RCX, layout::JUMPS);
+            self.a.alu(Alu::Cmp, true, r::RDX, Mem::at(r::RCX, index * 16));
+            self.a.jcc(Cc::Ne, miss);
+            self.a.jmp_rm(Mem::at(r::RCX, index * 16 + 8));
+        }
+    }
+
+    /// Goes to the PC in RAX, which may be anything.
+    pub fn go_indirect(&mut self) {
+        let out = self.a.label();
+        self.look_at_lines(out);
+        super::thunk::lookup(&mut self.a, out);
+        self.a.bind(out);
+        self.a.jmp_to(self.code.thunks.leave_pc);
+    }
+
+    // Registers.
+
+    /// Where a guest register stands; ZR is memory that holds zero.
+    pub fn rm(&self, n: u8) -> Rm {
+        match pin(n) {
+            Some(p) => p.into(),
+            None => x(n).into(),
+        }
+    }
+    /// A host register with the value of `n`: its own, or `scratch`.
+    pub fn get(&mut self, w: bool, n: u8, scratch: Reg) -> Reg {
+        match pin(n) {
+            Some(p) => p,
+            None => {
+                self.get_into(w, scratch, n);
+                scratch
+            }
+        }
+    }
+    /// Copies a register.
+    pub fn get_into(&mut self, w: bool, to: Reg, n: u8) {
+        if n == ZR {
+            self.a.mov_i(to, 0);
+        } else if let Some(v) = self.known(n) {
+            self.a.mov_i(to, if w { v } else { v & 0xffff_ffff });
+        } else if pin(n) != Some(to) || !w {
+            self.a.mov(w, to, self.rm(n));
+        }
+    }
+    /// The host register to compute a result for `n` in, RAX where it has none of its own or one of `sources` stands there.
+    pub fn target(&self, n: u8, sources: &[u8]) -> Reg {
+        match pin(n) {
+            Some(p) if !sources.contains(&n) => p,
+            _ => r::RAX,
+        }
+    }
+    /// `n` = what stands in `reg` (all 64 bits).
+    pub fn put(&mut self, n: u8, reg: Reg) {
+        self.forget(n);
+        if n == SINK || n == ZR {
+            return;
+        }
+        match pin(n) {
+            Some(p) if p == reg => {}
+            Some(p) => self.a.mov(true, p, reg),
+            None => self.a.store(3, x(n), reg),
+        }
+    }
+    /// `n` = a constant.
+    pub fn put_i(&mut self, n: u8, v: u64) {
+        self.forget(n);
+        if n == SINK || n == ZR {
+            return;
+        }
+        match (pin(n), x(n)) {
+            (Some(p), _) => self.a.mov_i(p, v),
+            (None, m) if v as i64 == i64::from(v as i32) => self.a.store_i(true, m, v as i32),
+            (None, m) => {
+                self.a.mov_i(r::RAX, v);
+                self.a.store(3, m, r::RAX);
+            }
+        }
+        self.known[usize::from(n)] = Some(v);
+    }
+    /// The value of `n`, when it is known.
+    pub fn known(&self, n: u8) -> Option<u64> {
+        self.known.get(usize::from(n)).copied().flatten()
+    }
+    /// `n` is written: what was known of it is not true any more.
+    pub fn forget(&mut self, n: u8) {
+        if let Some(k) = self.known.get_mut(usize::from(n)) {
+            *k = None;
+        }
+    }
+
+    // Flags.
+
+    /// EFLAGS hold the flags of an operation just done, as after a subtraction. Takes RAX: results are put away before.
+    pub fn flags_set(&mut self) {
+        self.a.flags_dirty = false;
+        self.flags_held = true;
+        if self.flags_live() {
+            self.a.lahf();
+            self.a.set(Cc::O, r::RAX);
+            self.a.store(1, layout::FLAGS, r::RAX);
+        }
+    }
+
+    /// Brings the flags to EFLAGS. Uses RAX when they have to come from memory.
+    pub fn flags_get(&mut self) {
+        if self.flags_held && !self.a.flags_dirty {
+            return;
+        }
+        self.a.load_zx(1, r::RAX, layout::FLAGS);
+        self.a.alu8_i(Alu::Add, r::RAX, 0x7f);
+        self.a.sahf();
+        self.a.flags_dirty = false;
+        self.flags_held = true;
+    }
+
+    /// Brings the flags to EFLAGS and tells the condition; `None` holds always.
+    pub fn flags_for(&mut self, cond: u8) -> Option<Cc> {
+        let cc = condition(cond)?;
+        self.flags_get();
+        Some(cc)
+    }
+
+    /// Will somebody look at the flags in memory that the current instruction sets?
+    fn flags_live(&self) -> bool {
+        for n in 1.. {
+            let Some(i) = self.ahead(n) else { return true };
+            match super::flags::use_of(i) {
+                super::flags::Use::Sets => return false,
+                super::flags::Use::Nothing => {}
+                super::flags::Use::ReadsAndSets if n == 1 => return false,
+                super::flags::Use::Reads if n == 1 => {}
+                _ => return true,
+            }
+        }
+        true
+    }
+
+}
