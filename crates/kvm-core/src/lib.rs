@@ -30,10 +30,10 @@ mod vcpu;
 mod vm;
 
 pub use clock::ClockKind;
-pub use ulna_arm_cpu::Engine;
 pub use device::Device;
 pub use kvm::{Kvm, KvmConfig};
 pub use run::Run;
+pub use ulna_arm_cpu::Engine;
 pub use ulna_machine::Policy;
 pub use vcpu::Vcpu;
 pub use vm::Vm;

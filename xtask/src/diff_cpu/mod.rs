@@ -86,8 +86,8 @@ pub fn run(a: &Args) -> Result<()> {
     ensure!(!lines.is_empty(), "no line of the decode table matches --class {:?}", a.class);
     let mut rng = Rng::new(a.seed);
     let share = (a.cases / lines.len() as u64).max(a.per_line);
-    let mut machine = Machine::new(if a.newer { FeatSet::ALL } else { reference_features() })
-        .with_engine(a.engine.into());
+    let mut machine =
+        Machine::new(if a.newer { FeatSet::ALL } else { reference_features() }).with_engine(a.engine.into());
     let mut bad: BTreeMap<&str, (u64, Vec<String>)> = BTreeMap::new();
     let (mut total, mut recorded) = (0u64, Vec::new());
     let mut batch: Vec<Item> = Vec::with_capacity(BATCH);

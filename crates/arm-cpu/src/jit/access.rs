@@ -190,11 +190,7 @@ impl Block<'_> {
         self.a.alu(Alu::Or, true, r::RDX, self.data_context());
         self.a.alu(Alu::Cmp, true, r::RDX, Mem::indexed(TLB, r::RCX, 0, tag as i32));
         self.a.jcc(Cc::Ne, slow);
-        self.a.mov(
-            true,
-            r::RCX,
-            Mem::indexed(TLB, r::RCX, 0, std::mem::offset_of!(Entry, addend) as i32),
-        );
+        self.a.mov(true, r::RCX, Mem::indexed(TLB, r::RCX, 0, std::mem::offset_of!(Entry, addend) as i32));
         Mem::indexed(r::RAX, r::RCX, 0, 0)
     }
 

@@ -136,14 +136,28 @@ pub enum Cc {
 
 impl Cc {
     /// The opposite.
-    pub fn not(self) -> Cc {
+    pub fn inverse(self) -> Cc {
         ALL_CC[(self as usize) ^ 1]
     }
 }
 
 const ALL_CC: [Cc; 16] = [
-    Cc::O, Cc::No, Cc::B, Cc::Ae, Cc::E, Cc::Ne, Cc::Be, Cc::A, Cc::S, Cc::Ns, Cc::P, Cc::Np, Cc::L, Cc::Ge,
-    Cc::Le, Cc::G,
+    Cc::O,
+    Cc::No,
+    Cc::B,
+    Cc::Ae,
+    Cc::E,
+    Cc::Ne,
+    Cc::Be,
+    Cc::A,
+    Cc::S,
+    Cc::Ns,
+    Cc::P,
+    Cc::Np,
+    Cc::L,
+    Cc::Ge,
+    Cc::Le,
+    Cc::G,
 ];
 
 /// A place in the code that is jumped to.
@@ -166,7 +180,13 @@ pub struct Asm {
 impl Asm {
     /// For code that will stand at `base`.
     pub fn new(base: u32) -> Asm {
-        Asm { code: Vec::with_capacity(1024), base, flags_dirty: true, labels: Vec::new(), fixups: Vec::new() }
+        Asm {
+            code: Vec::with_capacity(1024),
+            base,
+            flags_dirty: true,
+            labels: Vec::new(),
+            fixups: Vec::new(),
+        }
     }
     /// Starts anew at `base`, keeping allocations.
     pub fn reset(&mut self, base: u32) {
@@ -247,7 +267,15 @@ impl Asm {
     }
 
     /// An instruction with a legacy encoding. `byte_regs`: registers 4-7 mean SPL to DIL.
-    pub(super) fn op(&mut self, prefix: Option<u8>, w: bool, opcode: &[u8], reg: u8, rm: Rm, byte_regs: bool) {
+    pub(super) fn op(
+        &mut self,
+        prefix: Option<u8>,
+        w: bool,
+        opcode: &[u8],
+        reg: u8,
+        rm: Rm,
+        byte_regs: bool,
+    ) {
         if let Some(p) = prefix {
             self.byte(p);
         }

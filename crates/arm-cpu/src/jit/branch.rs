@@ -74,7 +74,7 @@ impl Block<'_> {
     /// To the target when the condition of the host holds, else to the next instruction.
     fn two_ways(&mut self, cc: Cc, target: u64) {
         let no: Label = self.a.label();
-        self.a.jcc(cc.not(), no);
+        self.a.jcc(cc.inverse(), no);
         self.go(target);
         self.a.bind(no);
         let next = self.pc().wrapping_add(4);

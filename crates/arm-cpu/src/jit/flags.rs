@@ -25,8 +25,8 @@ pub(super) fn use_of(i: &Insn) -> Use {
         | SUBS_ext => Use::Sets,
         ADCS | SBCS | CCMN_imm | CCMN_reg | CCMP_imm | CCMP_reg => Use::ReadsAndSets,
         ADC | SBC | CSEL | CSINC | CSINV | CSNEG => Use::Reads,
-        ADR | ADRP | ADD_imm | SUB_imm | AND_imm | ORR_imm | EOR_imm | MOVN | MOVZ | MOVK | SBFM | BFM | UBFM
-        | EXTR | AND_shift | BIC_shift | ORR_shift | ORN_shift | EOR_shift | EON_shift | ADD_shift
+        ADR | ADRP | ADD_imm | SUB_imm | AND_imm | ORR_imm | EOR_imm | MOVN | MOVZ | MOVK | SBFM | BFM
+        | UBFM | EXTR | AND_shift | BIC_shift | ORR_shift | ORN_shift | EOR_shift | EON_shift | ADD_shift
         | SUB_shift | ADD_ext | SUB_ext | RBIT | REV16 | REV_w | REV32 | REV_x | CLZ | CLS | UDIV | SDIV
         | LSLV | LSRV | ASRV | RORV | MADD | MSUB | SMADDL | SMSUBL | SMULH | UMADDL | UMSUBL | UMULH
         | NOP | HINT | BTI | CSDB => Use::Nothing,

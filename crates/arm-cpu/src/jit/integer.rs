@@ -100,7 +100,8 @@ impl Block<'_> {
     }
 
     /// `rd = rn op b`, with flags.
-    fn op(&mut self, w: bool, op: Alu, rd: u8, rn: u8, b: Rm, sources: &[u8], sets: Sets) {
+    fn op(&mut self, i: &Insn, w: bool, op: Alu, b: Rm, sources: &[u8], sets: Sets) {
+        let (rd, rn) = (i.rd, i.rn);
         let discard = rd == crate::insn::SINK;
         if discard && sets == Sets::Sub {
             let n = self.get(w, rn, r::RAX);
@@ -129,7 +130,7 @@ impl Block<'_> {
         let small = if w { i32::try_from(i.imm as i64).ok() } else { Some(i.imm as u32 as i32) };
         let Some(imm) = small else {
             self.a.mov_i(r::RCX, i.imm);
-            return self.op(w, op, i.rd, i.rn, r::RCX.into(), &[], sets);
+            return self.op(i, w, op, r::RCX.into(), &[], sets);
         };
         if i.rd == crate::insn::SINK && matches!(sets, Sets::Sub | Sets::Logic) {
             let rm = if i.rn == ZR { self.get(w, i.rn, r::RAX).into() } else { self.rm(i.rn) };
@@ -186,7 +187,7 @@ impl Block<'_> {
             }
             return self.put(i.rd, c);
         }
-        self.op(w, op, i.rd, i.rn, c.into(), &[], sets);
+        self.op(i, w, op, c.into(), &[], sets);
     }
 
     /// Both operands as they are.
@@ -231,7 +232,7 @@ impl Block<'_> {
             return self.put(i.rd, t);
         }
         let b = self.rm(i.rm);
-        self.op(w, op, i.rd, i.rn, b, &[i.rm], sets);
+        self.op(i, w, op, b, &[i.rm], sets);
     }
 
     fn op_extended(&mut self, i: &Insn, w: bool, op: Alu, sets: Sets) {
@@ -249,7 +250,7 @@ impl Block<'_> {
         if i.aux != 0 {
             self.a.shift(Shift::Shl, true, c, i.aux & 7);
         }
-        self.op(w, op, i.rd, i.rn, c.into(), &[], sets);
+        self.op(i, w, op, c.into(), &[], sets);
     }
 
     fn carry(&mut self, i: &Insn, w: bool, op: Alu, sets: bool) {
@@ -274,7 +275,7 @@ impl Block<'_> {
         let cc = self.flags_for(i.aux);
         let (no, end) = (self.a.label(), self.a.label());
         if let Some(cc) = cc {
-            self.a.jcc(cc.not(), no);
+            self.a.jcc(cc.inverse(), no);
         }
         let (op, n) = if sub {
             (Alu::Cmp, self.get(w, i.rn, r::RAX))
@@ -310,7 +311,7 @@ impl Block<'_> {
         };
         if i.op == Op::CSINC && i.rn == ZR && i.rm == ZR {
             // CSET
-            self.a.set(cc.not(), r::RAX);
+            self.a.set(cc.inverse(), r::RAX);
             self.a.load_zx(0, r::RAX, r::RAX);
             return self.put(i.rd, r::RAX);
         }

@@ -44,8 +44,6 @@ pub const PC: Mem = at(offset_of!(Cpu, state) + offset_of!(CpuState, pc));
 pub const SPSEL: Mem = at(offset_of!(Cpu, state) + offset_of!(CpuState, spsel));
 /// SP_EL0 while SP_EL1 is current.
 pub const SP_EL0: Mem = at(offset_of!(Cpu, state) + offset_of!(CpuState, sp_bank));
-/// FPSR.
-pub const FPSR: Mem = at(offset_of!(Cpu, state) + offset_of!(CpuState, fpsr));
 /// Lines that matter.
 pub const ATTENTION: Mem = at(offset_of!(Cpu, attention));
 /// Context numbers of data accesses, low and high half.
@@ -74,12 +72,6 @@ pub mod monitor {
     }
     /// Open.
     pub const ARMED: Mem = m(offset_of!(Monitor, armed));
-    /// Address.
-    pub const VA: Mem = m(offset_of!(Monitor, va));
-    /// Size.
-    pub const SIZE: Mem = m(offset_of!(Monitor, size));
-    /// Value.
-    pub const VALUE: Mem = m(offset_of!(Monitor, value));
 }
 
 /// Guest registers that stand in host registers, the callee-saved ones first.
@@ -133,7 +125,7 @@ pub fn nzcv_of(f: Flags16) -> u32 {
 pub fn condition(c: u8) -> Option<Cc> {
     const BASE: [Cc; 7] = [Cc::E, Cc::Ae, Cc::S, Cc::O, Cc::A, Cc::Ge, Cc::G];
     let base = BASE.get(usize::from(c >> 1 & 7))?;
-    Some(if c & 1 != 0 { base.not() } else { *base })
+    Some(if c & 1 != 0 { base.inverse() } else { *base })
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ use crate::mem::zeroed::{Zeroable, zeroed_slice};
 mod access;
 #[cfg(target_arch = "x86_64")]
 pub mod asm;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod asm_tests;
 #[cfg(target_arch = "x86_64")]
 mod branch;
 #[cfg(target_arch = "x86_64")]

@@ -374,5 +374,4 @@ impl Block<'_> {
         }
         true
     }
-
 }

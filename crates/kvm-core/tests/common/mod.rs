@@ -8,7 +8,7 @@ use std::time::Duration;
 use ulna_arm_regs::SysReg;
 use ulna_kvm_abi::device::*;
 use ulna_kvm_abi::{RegId, VcpuInit, vcpu_feature};
-use ulna_kvm_core::{ClockKind, Engine, Device, Kvm, KvmConfig, Policy, Run, Vcpu, Vm};
+use ulna_kvm_core::{ClockKind, Device, Engine, Kvm, KvmConfig, Policy, Run, Vcpu, Vm};
 use ulna_profile::Profile;
 
 pub const RAM: u64 = 0x4000_0000;

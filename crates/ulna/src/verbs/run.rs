@@ -63,7 +63,13 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value = "host", value_name = "host|insn", hide_possible_values = true)]
     clock: ClockArg,
     /// What executes the guest's instructions: translation to host code, or interpretation
-    #[arg(long, value_enum, default_value = "interp", value_name = "jit|interp", hide_possible_values = true)]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "interp",
+        value_name = "jit|interp",
+        hide_possible_values = true
+    )]
     engine: EngineArg,
     /// A disk from a raw image (may be given several times)
     #[arg(long = "disk", value_name = "path=F[,readonly]", value_parser = values::disk)]
