@@ -37,7 +37,14 @@ pub struct Args {
 impl Args {
     /// For a guest and a program, the rest left out.
     pub fn new(guest: PathBuf, ulna: PathBuf) -> Args {
-        Args { guest, ulna, no_net: true, firmware: PathBuf::new(), only: String::new() }
+        Args {
+            guest,
+            ulna,
+            engine: crate::EngineArg::Interp,
+            no_net: true,
+            firmware: PathBuf::new(),
+            only: String::new(),
+        }
     }
 }
 
