@@ -430,3 +430,62 @@ fn an_access_that_the_vmm_aborts_is_not_completed() {
         assert_eq!(get(&mut v, RegId::x(3)), 0x77);
     }
 }
+
+#[test]
+fn a_step_executes_at_most_one_instruction_of_anything() {
+    // Random words, often of debug registers, exceptions and returns, loads and stores; random hardware registers.
+    let mut r = Rng(42);
+    let own =
+        [SysReg::MDSCR_EL1, SysReg::DBGBVR0_EL1, SysReg::DBGBCR0_EL1, SysReg::DBGWCR0_EL1, SysReg::OSLAR_EL1];
+    let mut steps = 0;
+    for round in 0..60 {
+        let (g, mut v) = Guest::with(&[]);
+        for n in 0..0x1_0800 / 4 {
+            let w = match r.below(8) {
+                0 => msr(own[r.below(5) as usize], r.below(31) as u32),
+                1 => [SVC, ERET, HVC, SMC, brk(1), UNMASK_DEBUG, ISB, 0xd503_205f][r.below(8) as usize],
+                2 => ldr_x(r.below(31) as u32, r.below(31) as u32),
+                3 => 0xf900_0000 | r.next() as u32 & 0x3fff,
+                4 => r.next() as u32,
+                5 => b(r.below(64) as i32 - 32),
+                _ => NOP,
+            };
+            g.memory.write32(4 * n, w);
+        }
+        set(&mut v, RegId::sysreg(SysReg::VBAR_EL1.code()), VECTORS);
+        for n in 0..31 {
+            set(&mut v, RegId::x(n), if r.below(2) == 0 { RAM + (r.below(0x1_0000) & !7) } else { r.next() });
+        }
+        let kick = v.kicker();
+        let _dog = Watchdog::new(std::time::Duration::from_millis(20), kick);
+        let mut d = GuestDebug { control: ENABLE | SINGLESTEP, ..GuestDebug::default() };
+        if round % 2 == 0 {
+            d.control |= USE_HW;
+            for n in 0..16 {
+                (d.dbg_bvr[n], d.dbg_bcr[n]) = (RAM + r.below(0x1_0000), r.next());
+                (d.dbg_wvr[n], d.dbg_wcr[n]) = (RAM + r.below(0x1_0000), r.next());
+            }
+        }
+        v.set_guest_debug(&d).expect("guest debug");
+        for _ in 0..200 {
+            let before = v.instructions();
+            match v.run() {
+                Ok(Run::Debug(esr, _)) => {
+                    if esr >> 26 == STEP {
+                        steps += 1;
+                    } else {
+                        // Stopped before the instruction: go around it.
+                        let next = pc(&mut v) + 4;
+                        set(&mut v, RegId::PC, next);
+                    }
+                }
+                Ok(Run::MmioRead(_, data)) => data.fill(0x5a),
+                Ok(Run::MmioWrite(..) | Run::Hypercall(..) | Run::ArmNisv(..) | Run::Intr) => {}
+                Ok(Run::SystemEvent(..)) | Err(_) => break,
+            }
+            let done = v.instructions() - before;
+            assert!(done <= 1, "round {round}: {done} instructions in one run");
+        }
+    }
+    assert!(steps > 3000, "{steps}");
+}
