@@ -25,6 +25,7 @@ pub mod raw;
 mod run;
 mod shared;
 mod stats;
+mod stolen;
 mod timers;
 mod vcpu;
 mod vm;

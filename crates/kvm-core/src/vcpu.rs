@@ -12,6 +12,7 @@ use crate::Result;
 use crate::debug::{DebugState, Faults};
 use crate::exits::Mmio;
 use crate::shared::{ResetTo, Shared};
+use crate::stolen::Stolen;
 use crate::vm::{Vm, VmInner, is_vm_wide};
 
 /// A system event for the VMM.
@@ -50,6 +51,8 @@ pub struct Vcpu {
     pub(crate) pmu_ready: bool,
     /// KVM_ARM_VCPU_PVTIME_IPA.
     pub(crate) stolen_time: Option<u64>,
+    /// The guest has asked for it.
+    pub(crate) stolen: Option<Stolen>,
     /// Level of the PMU's output as the GIC knows it.
     pub(crate) pmu_level: bool,
     /// KVM_SET_GUEST_DEBUG.
@@ -83,6 +86,7 @@ impl Vcpu {
             planned: None,
             pmu_ready: false,
             stolen_time: None,
+            stolen: None,
             pmu_level: false,
             debug: DebugState::default(),
             faults: Faults::default(),

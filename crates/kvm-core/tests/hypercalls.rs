@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::*;
 use ulna_kvm_abi::RegId;
-use ulna_kvm_core::{ClockKind, Run};
+use ulna_kvm_core::{ClockKind, Run, Vcpu};
 
 const RECORDED: &str = include_str!("data/hvc-neoverse-n1.txt");
 
@@ -113,4 +113,42 @@ fn functions_that_nobody_offers_are_not_supported() {
         }
     }
     assert!(asked > 600, "{asked}");
+}
+
+/// Stolen time: the VMM places the structure, the guest finds it by a call, and the host's numbers get there.
+#[test]
+fn stolen_time_is_found_by_a_call() {
+    use ulna_kvm_abi::device::{GRP_PVTIME_CTRL, PVTIME_IPA};
+    const FEATURES: u64 = 0xc500_0020;
+    const TIME: u64 = 0xc500_0021;
+    let at = RAM + 0x2000;
+    let g = Guest::new("n1", ClockKind::Host);
+    let once = [vec![HVC], done(0)].concat();
+    let back = -(once.len() as i32);
+    g.memory.program(0, &[once, vec![b(back)]].concat());
+    g.memory.write64(0x2000, u64::MAX);
+    g.memory.write64(0x2008, u64::MAX);
+    let mut v = g.vcpu(0, PSCI);
+    let ask = |v: &mut Vcpu, x0: u64, x1: u64| {
+        set(v, RegId::x(0), x0);
+        set(v, RegId::x(1), x1);
+        result(v)
+    };
+    assert_eq!(ask(&mut v, FEATURES, TIME), NOT_SUPPORTED, "no structure");
+    assert_eq!(ask(&mut v, TIME, 0), NOT_SUPPORTED);
+    v.set_attr(GRP_PVTIME_CTRL, PVTIME_IPA, at).expect("place");
+    assert_eq!(ask(&mut v, FEATURES, FEATURES), 0);
+    assert_eq!(ask(&mut v, FEATURES, TIME), 0);
+    assert_eq!(ask(&mut v, FEATURES, 0x8000_0000), NOT_SUPPORTED);
+    assert_eq!(g.memory.read32(0x2000), u32::MAX, "nobody has asked for it");
+    assert_eq!(ask(&mut v, TIME, 0), at);
+    let words: Vec<u32> = (0..2).map(|n| g.memory.read32(0x2000 + 4 * n)).collect();
+    assert_eq!(words, [0, 0], "revision, attributes");
+    // A thread is never stolen from longer than it has been there.
+    let begin = std::time::Instant::now();
+    while begin.elapsed() < Duration::from_millis(40) {
+        ask(&mut v, FEATURES, TIME);
+    }
+    let stolen = u64::from(g.memory.read32(0x2008)) | u64::from(g.memory.read32(0x200c)) << 32;
+    assert!(u128::from(stolen) <= begin.elapsed().as_nanos() + 1_000_000_000, "{stolen} ns");
 }

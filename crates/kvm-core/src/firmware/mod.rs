@@ -91,6 +91,7 @@ pub(crate) fn call(vcpu: &mut Vcpu, conduit: Conduit) -> Result<Option<Leave>> {
         0x8400_0000..=0x8400_001f | 0xc400_0000..=0xc400_001f => return psci::call(vcpu, function),
         psci::V0_1_FIRST..=psci::V0_1_LAST => return psci::call(vcpu, function),
         0x8400_0050..=0x8400_0053 | 0xc400_0053 => trng::call(vcpu, function),
+        smccc::PV_TIME_FEATURES | smccc::PV_TIME_ST => [smccc::pv_time(vcpu, function), 0, 0, 0],
         0x8600_0000..=0x8600_ffff => vendor::call(vcpu, function),
         _ => return refuse(vcpu),
     };

@@ -39,6 +39,16 @@ pub(super) fn arch_call(vcpu: &Vcpu, function: u32) -> u64 {
     }
 }
 
+/// Stolen time, once the VMM has said where its structure is.
+pub(super) fn pv_time(vcpu: &mut Vcpu, function: u32) -> u64 {
+    if function == PV_TIME_ST {
+        return vcpu.start_stolen_time().unwrap_or(NOT_SUPPORTED);
+    }
+    let asked = vcpu.cpu.state.x[1] as u32;
+    let there = matches!(asked, PV_TIME_FEATURES | PV_TIME_ST) && vcpu.stolen_time.is_some();
+    if there { 0 } else { NOT_SUPPORTED }
+}
+
 fn features(vcpu: &Vcpu, function: u32) -> u64 {
     let m = &vcpu.vm.config.profile.mitigations;
     match function {
