@@ -6,11 +6,12 @@ use ulna_conformance::kvm::{Recording, known, replay};
 use ulna_profile::Profile;
 
 /// Kinds of line that agree everywhere.
-const KINDS: [&str; 12] = [
+const KINDS: [&str; 13] = [
     "device",
     "early",
     "enablerange",
     "firstrun",
+    "hasattr",
     "hvc",
     "hvcrange",
     "irqline",
