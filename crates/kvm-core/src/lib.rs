@@ -21,6 +21,7 @@ mod gic;
 mod kvm;
 mod memory;
 mod one_reg;
+mod pmu_regs;
 pub mod raw;
 mod run;
 mod shared;

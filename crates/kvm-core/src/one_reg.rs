@@ -52,7 +52,11 @@ impl Vcpu {
                 }
                 enc => {
                     let r = self.listed(enc)?;
-                    if is_vm_wide(r) { self.vm.id_values()[r as usize].into() } else { s.sys(r).into() }
+                    if is_vm_wide(r) {
+                        self.vm.id_values()[r as usize].into()
+                    } else {
+                        self.own_register(r).into()
+                    }
                 }
             },
             GROUP_DEMUX => self.cpu.ccsidr[ccsidr(id)?].into(),
@@ -155,6 +159,9 @@ impl Vcpu {
         let m = self.check_initialised()?;
         let r = self.listed(enc)?;
         if !is_vm_wide(r) {
+            if self.set_pmu_register(&m, r, v) {
+                return Ok(());
+            }
             let v = m.check_write(r, v).map_err(|_| Errno::EINVAL)?;
             self.cpu.state.set_sys(r, v);
             if r == SysReg::MPIDR_EL1 {

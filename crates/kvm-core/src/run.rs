@@ -76,6 +76,7 @@ impl Vcpu {
         self.cpu.set_features(f);
         self.claim_timers()?;
         self.enable_pmu()?;
+        self.settle_counters();
         self.vm.started.store(true, Ordering::SeqCst);
         self.ran = true;
         Ok(())

@@ -200,6 +200,7 @@ impl Vcpu {
         for t in [SysReg::CNTV_CTL_EL0, SysReg::CNTP_CTL_EL0] {
             s.set_sys(t, 0);
         }
+        self.settle_counters();
         if first {
             for n in 0..16 {
                 self.cpu.ccsidr[n as usize] = m.ccsidr(n);

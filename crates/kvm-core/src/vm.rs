@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use ulna_arm_cpu::cpu::Clock;
@@ -77,6 +77,8 @@ pub(crate) struct VmInner {
     id_values: Mutex<Box<[u64]>>,
     /// System registers of this host that are not as its features say.
     pub irregular: Arc<Irregular>,
+    /// Event counters of each vCPU's PMU (PMCR_EL0.N).
+    pub pmu_counters: AtomicU8,
     /// Firmware pseudo-registers and the filter of calls.
     pub firmware: Firmware,
     pub io_events: IoEvents,
@@ -122,6 +124,7 @@ impl Vm {
             agreed: Mutex::new(None),
             id_values: Mutex::new(vec![0; SysReg::COUNT].into()),
             irregular: Arc::new(irregular(&config.profile)),
+            pmu_counters: AtomicU8::new(0),
             firmware: Firmware::default(),
             io_events: IoEvents::default(),
             irq_fds: IrqFds::default(),
@@ -387,6 +390,7 @@ impl VmInner {
                     }
                 }
                 drop(values);
+                self.pmu_counters.store(m.pmu_counters(), Ordering::SeqCst);
                 *agreed = Some((wanted, Arc::new(m)));
                 Ok(())
             }
