@@ -49,6 +49,13 @@ changes! {
 }
 
 impl SysReg {
+    /// The first kernel whose KVM shows the register, if older ones that matter do not.
+    pub fn first_shown(self) -> Option<Kernel> {
+        let hidden =
+            |c: &&Change| (c.first..=c.last).contains(&self) && c.from == START && c.kvm == Kvm::None;
+        CHANGES.iter().find(hidden).map(|c| c.until)
+    }
+
     /// How KVM of this kernel shows the register.
     pub fn kvm_at(self, kernel: Kernel) -> Kvm {
         CHANGES

@@ -259,7 +259,7 @@ impl Vcpu {
             (68, 8) => s.banked_sp(1).into(),
             (70, 8) => s.sys(SysReg::ELR_EL1).into(),
             (72, 8) => s.sys(SysReg::SPSR_EL1).into(),
-            (74 | 76 | 78 | 80, 8) => 0,
+            (74 | 76 | 78 | 80, 8) => s.sys(aarch32_spsr(i)).into(),
             (84..=211, 16) if i.is_multiple_of(4) => s.v[((i - 84) / 4) as usize],
             (212, 4) => s.fpsr.into(),
             (213, 4) => s.fpcr.into(),
@@ -287,13 +287,23 @@ impl Vcpu {
             (68, 8) => s.set_banked_sp(1, w),
             (70, 8) => s.set_sys(SysReg::ELR_EL1, w),
             (72, 8) => s.set_sys(SysReg::SPSR_EL1, w),
-            (74 | 76 | 78 | 80, 8) => {}
+            (74 | 76 | 78 | 80, 8) => s.set_sys(aarch32_spsr(i), w),
             (84..=211, 16) if i.is_multiple_of(4) => s.v[((i - 84) / 4) as usize] = v,
             (212, 4) => s.fpsr = w as u32,
             (213, 4) => s.fpcr = w as u32,
             _ => return Err(core_errno(id)),
         }
         Ok(())
+    }
+}
+
+/// The SPSRs of AArch32 modes: only a VMM sees them.
+fn aarch32_spsr(index: u16) -> SysReg {
+    match index {
+        74 => SysReg::SPSR_abt,
+        76 => SysReg::SPSR_und,
+        78 => SysReg::SPSR_irq,
+        _ => SysReg::SPSR_fiq,
     }
 }
 

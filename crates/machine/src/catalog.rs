@@ -6,7 +6,7 @@ use std::fmt;
 
 use ulna_arm_regs::id::{IdReg, in_id_space};
 use ulna_arm_regs::row::{Kvm, Storage};
-use ulna_arm_regs::{Feat, SysReg};
+use ulna_arm_regs::{Encoding, Feat, SysReg};
 use ulna_kvm_abi::RegId;
 use ulna_kvm_abi::reg::{ARM64, GROUP_CORE, GROUP_DEMUX, GROUP_FW, GROUP_FW_FEAT, GROUP_SVE, GROUP_SYSREG};
 
@@ -19,6 +19,8 @@ pub enum Named {
     Core(Core),
     /// A system register under its own encoding.
     Sys(SysReg),
+    /// A system register that has no row, by its encoding.
+    Other(u16),
     /// A timer register; the ids of CNTVCT and CNTV_CVAL are exchanged.
     Timer(SysReg),
     /// CCSIDR_EL1 for a value of CSSELR_EL1.
@@ -69,6 +71,8 @@ pub enum Firmware {
     StdHypBmap,
     /// KVM_REG_ARM_VENDOR_HYP_BMAP.
     VendorHypBmap,
+    /// KVM_REG_ARM_VENDOR_HYP_BMAP_2 (Linux 6.15).
+    VendorHypBmap2,
 }
 
 /// Why an id names nothing.
@@ -170,6 +174,11 @@ impl fmt::Display for Named {
                 Core::Fpcr => f.write_str("FPCR"),
             },
             Named::Sys(r) | Named::Timer(r) => write!(f, "{r}"),
+            // The name that assemblers take (Arm ARM D23.1.1).
+            Named::Other(code) => {
+                let e = Encoding::from_code(code);
+                write!(f, "S{}_{}_C{}_C{}_{}", e.op0, e.op1, e.crn, e.crm, e.op2)
+            }
             Named::Ccsidr(n) => write!(f, "CCSIDR_EL1[{n}]"),
             Named::Firmware(w) => match w {
                 Firmware::PsciVersion => f.write_str("PSCI_VERSION"),
@@ -177,6 +186,7 @@ impl fmt::Display for Named {
                 Firmware::StdBmap => f.write_str("STD_BMAP"),
                 Firmware::StdHypBmap => f.write_str("STD_HYP_BMAP"),
                 Firmware::VendorHypBmap => f.write_str("VENDOR_HYP_BMAP"),
+                Firmware::VendorHypBmap2 => f.write_str("VENDOR_HYP_BMAP_2"),
             },
             Named::Z(n, 0) => write!(f, "Z{n}"),
             Named::Z(n, slice) => write!(f, "Z{n} slice {slice}"),
@@ -208,17 +218,18 @@ pub fn name(id: RegId) -> Result<Named, BadId> {
             sized(want, Named::Core(c))
         }
         GROUP_DEMUX if i < 14 => sized(4, Named::Ccsidr(i)),
-        GROUP_SYSREG => sized(8, sysreg(i).ok_or(BadId::NoRegister)?),
+        GROUP_SYSREG => sized(8, sysreg(i)),
         GROUP_FW if i < 4 => sized(
             8,
             Named::Firmware(if i == 0 { Firmware::PsciVersion } else { Firmware::Workaround(i as u8) }),
         ),
-        GROUP_FW_FEAT if i < 3 => sized(
+        GROUP_FW_FEAT if i < 4 => sized(
             8,
             Named::Firmware(match i {
                 0 => Firmware::StdBmap,
                 1 => Firmware::StdHypBmap,
-                _ => Firmware::VendorHypBmap,
+                2 => Firmware::VendorHypBmap,
+                _ => Firmware::VendorHypBmap2,
             }),
         ),
         GROUP_SVE => match i {
@@ -237,7 +248,7 @@ pub fn id_of(text: &str) -> Option<RegId> {
     let base = RegId::x(0).0 & !0xffff;
     let core = (0..216)
         .filter_map(|i| core(i).map(|(size, _)| base & !(0xf << 52) | size_bits(size) | u64::from(i)));
-    let others = (0..14).map(RegId::ccsidr).chain((0..4).map(RegId::fw)).chain((0..3).map(RegId::fw_feat));
+    let others = (0..14).map(RegId::ccsidr).chain((0..4).map(RegId::fw)).chain((0..4).map(RegId::fw_feat));
     let timers = TIMERS.iter().map(|t| RegId::sysreg(t.0));
     let listed = core.map(RegId).chain(others).chain(timers);
     let matches = |id: &RegId| name(*id).is_ok_and(|n| n.to_string().eq_ignore_ascii_case(text));
@@ -284,11 +295,11 @@ const TIMERS: [(u16, SysReg); 6] = [
     (0xdf12, SysReg::CNTP_CVAL_EL0),
 ];
 
-fn sysreg(code: u16) -> Option<Named> {
+fn sysreg(code: u16) -> Named {
     if let Some((_, r)) = TIMERS.iter().find(|t| t.0 == code) {
-        return Some(Named::Timer(*r));
+        return Named::Timer(*r);
     }
-    SysReg::from_code(code).map(Named::Sys)
+    SysReg::from_code(code).map_or(Named::Other(code), Named::Sys)
 }
 
 impl Named {
@@ -315,6 +326,33 @@ impl Named {
         if vm { Scope::Vm } else { Scope::Vcpu }
     }
 
+    /// What else is worth knowing about its id.
+    pub fn note(self) -> Option<String> {
+        let shown = |how: &str| Some(format!("KVM shows it {how}"));
+        match self {
+            Named::Other(_) => Some("not in the table of registers".into()),
+            Named::Timer(r) => {
+                let (code, _) = TIMERS.iter().find(|t| t.1 == r)?;
+                let other = SysReg::from_code(*code).filter(|o| *o != r)?;
+                Some(format!("the id has the encoding of {other}"))
+            }
+            Named::Ccsidr(n) => Some(format!(
+                "level {}, {}",
+                n / 2 + 1,
+                if n & 1 == 1 { "instructions" } else { "data or unified" }
+            )),
+            Named::Sys(r) => match r.row().kvm {
+                Kvm::Core => shown("as a core register only"),
+                Kvm::Timer => shown("as a timer register only"),
+                Kvm::Demux => shown("by cache only"),
+                Kvm::Vgic => shown("as an attribute of the GICv3 only"),
+                Kvm::None => Some("KVM does not show it".into()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Why a vCPU has it: the feature of VCPU_INIT or of the architecture, or nothing when all have it.
     pub fn introduced_by(self) -> String {
         let feat = |f: Option<Feat>| f.map_or_else(|| "-".into(), |f| f.to_string());
@@ -324,10 +362,16 @@ impl Named {
                 Kvm::Pauth => "KVM_ARM_VCPU_PTRAUTH".into(),
                 Kvm::Sve => "KVM_ARM_VCPU_SVE".into(),
                 Kvm::Mte => "KVM_CAP_ARM_MTE".into(),
-                _ => feat(r.row().needs),
+                Kvm::Poe => "ID_AA64MMFR3_EL1.S1POE".into(),
+                Kvm::Fpmr => "ID_AA64PFR2_EL1.FPMR".into(),
+                _ => match r.first_shown() {
+                    Some((major, minor)) => format!("Linux {major}.{minor}"),
+                    None => feat(r.row().needs),
+                },
             },
             Named::Z(..) | Named::P(..) | Named::Vls => "KVM_ARM_VCPU_SVE".into(),
             Named::Firmware(Firmware::PsciVersion) => "KVM_CAP_ARM_PSCI".into(),
+            Named::Firmware(Firmware::VendorHypBmap2) => "Linux 6.15".into(),
             Named::Firmware(_) => "SMCCC 1.1".into(),
             _ => "-".into(),
         }
@@ -349,6 +393,7 @@ impl Machine {
             Named::Timer(SysReg::CNTV_CTL_EL0 | SysReg::CNTP_CTL_EL0) => {
                 (WriteRule::Masked, TIMER_CTL.into())
             }
+            Named::Other(_) => (WriteRule::Fixed, 0),
             Named::Core(_) | Named::Timer(_) | Named::Z(..) | Named::P(..) => (WriteRule::Open, all),
             Named::Ccsidr(_) => (WriteRule::LineSize, u32::MAX.into()),
             Named::Firmware(Firmware::PsciVersion) => (WriteRule::Choice, 0xffff_ffff),
@@ -399,6 +444,8 @@ mod tests {
             (0x6030_0000_0014_0000, "PSCI_VERSION"),
             (0x6030_0000_0014_0003, "SMCCC_ARCH_WORKAROUND_3"),
             (0x6030_0000_0016_0002, "VENDOR_HYP_BMAP"),
+            (0x6030_0000_0016_0003, "VENDOR_HYP_BMAP_2"),
+            (0x6030_0000_0013_ffff, "S3_7_C15_C15_7"),
             (0x6080_0000_0015_0020, "Z1"),
             (0x6050_0000_0015_0600, "FFR"),
             (0x6060_0000_0015_ffff, "SVE_VLS"),
@@ -422,6 +469,22 @@ mod tests {
             assert_eq!(id_of(text), Some(id), "{text}");
         }
         assert_eq!(id_of("X31"), None);
+        for &r in SysReg::ALL {
+            let id = id_of(r.name()).unwrap();
+            assert_eq!(name(id).unwrap().to_string(), r.name());
+        }
+    }
+
+    #[test]
+    fn notes_and_origins_come_from_the_rows() {
+        let of = |text: &str| name(id_of(text).unwrap()).unwrap();
+        assert_eq!(of("CNTVCT_EL0").note().unwrap(), "the id has the encoding of CNTV_CVAL_EL0");
+        assert_eq!(of("CNTV_CTL_EL0").note(), None);
+        assert_eq!(of("CCSIDR_EL1[3]").note().unwrap(), "level 2, instructions");
+        assert!(of("ICC_PMR_EL1").note().unwrap().contains("GICv3"));
+        assert_eq!(of("OSLSR_EL1").introduced_by(), "Linux 5.18");
+        assert_eq!(of("PMCR_EL0").introduced_by(), "KVM_ARM_VCPU_PMU_V3");
+        assert_eq!(of("SCTLR_EL1").introduced_by(), "-");
     }
 
     #[test]

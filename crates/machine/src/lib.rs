@@ -8,6 +8,7 @@ mod cache;
 pub mod catalog;
 mod engine;
 mod limit;
+pub mod meaning;
 mod reset;
 mod vcpu;
 mod write;

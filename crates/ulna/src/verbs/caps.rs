@@ -4,8 +4,8 @@ use crate::complain;
 use crate::host::{self, HostArgs};
 use clap::Args;
 use serde::Serialize;
-use ulna_kvm_backend::Hypervisor;
 use ulna_kvm_backend::abi::cap;
+use ulna_kvm_backend::{Errno, Hypervisor};
 use ulna_vmm::{Error, ExitStatus};
 
 /// Every capability that arm64 knows, with the answers of the system and of a VM.
@@ -23,7 +23,9 @@ pub struct CapsArgs {
 struct Entry {
     number: u32,
     name: String,
+    /// The answer, or a negative errno.
     system: i32,
+    /// The same.
     vm: i32,
 }
 
@@ -58,8 +60,14 @@ impl CapsArgs {
         }
         let mut text = format!("{:>6} {:<36} {:>10} {:>10}\n", "NUMBER", "NAME", "SYSTEM", "VM");
         for e in &list {
-            text.push_str(&format!("{:>6} {:<36} {:>10} {:>10}\n", e.number, e.name, e.system, e.vm));
+            let (system, vm) = (shown(e.system), shown(e.vm));
+            text.push_str(&format!("{:>6} {:<36} {system:>10} {vm:>10}\n", e.number, e.name));
         }
         Ok(text)
     }
+}
+
+/// An answer, or the name of the errno.
+fn shown(answer: i32) -> String {
+    if answer < 0 { format!("{:?}", Errno(-answer)) } else { answer.to_string() }
 }

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
-use ulna_arm_regs::SysReg;
+use ulna_arm_regs::Encoding;
 use ulna_kvm_backend::RegId;
 use ulna_machine::catalog::{self, Named, Scope, WriteRule};
 use ulna_vmm::{Error, ExitStatus};
@@ -31,18 +31,24 @@ pub struct RegsArgs {
 enum RegsCommand {
     /// Name a register id, and split a value into fields
     Decode {
-        /// KVM's id of the register, or a system register's name
+        /// KVM's id of a register, or its name
         id: String,
         /// Value to split
         #[arg(value_parser = values::number)]
         value: Option<u128>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
-    /// What differs between two hosts, or two files that `ulna regs --json` wrote
+    /// What differs between two hosts, or two files that `ulna regs --json` wrote (a name with a slash or .json)
     Diff {
         /// A host's name, or a file
         a: String,
         /// Another
         b: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -71,8 +77,8 @@ impl RegsArgs {
     pub fn call(self) -> ExitStatus {
         let text = match self.command {
             None => list(&self.host, self.scope, self.json),
-            Some(RegsCommand::Decode { id, value }) => decode(&id, value),
-            Some(RegsCommand::Diff { a, b }) => diff(&a, &b),
+            Some(RegsCommand::Decode { id, value, json }) => decode(&id, value, json),
+            Some(RegsCommand::Diff { a, b, json }) => diff(&a, &b, json),
         };
         match text {
             Ok(text) => host::print(&text),
@@ -151,52 +157,111 @@ fn list(host: &HostArgs, scope: Option<ScopeArg>, json: bool) -> Result<String, 
 }
 
 /// An id in any base, or a register's name.
-fn find_id(text: &str) -> Result<(String, Named), Error> {
+fn find_id(text: &str) -> Result<(RegId, Named), Error> {
     let number = catalog::id_of(text)
         .map(|id| id.0)
         .or_else(|| values::number(text).ok().and_then(|n| u64::try_from(n).ok()))
         .ok_or_else(|| Error::Usage(format!("regs decode: {text:?} is neither a register id nor a name")))?;
     let named = catalog::name(RegId(number))
         .map_err(|e| Error::Usage(format!("regs decode: {number:#x} names no register: {e}")))?;
-    Ok((format!("{number:#018x}"), named))
+    Ok((RegId(number), named))
 }
 
-fn decode(id: &str, value: Option<u128>) -> Result<String, Error> {
-    let (id, named) = find_id(id)?;
-    let mut text = format!("{id} {named}");
-    if let Named::Sys(r) | Named::Timer(r) = named {
-        let e = r.encoding();
-        text.push_str(&format!(" op0={} op1={} CRn={} CRm={} op2={}", e.op0, e.op1, e.crn, e.crm, e.op2));
+/// A named id and a split value, as in JSON.
+#[derive(Serialize)]
+struct Decoded {
+    id: String,
+    name: String,
+    /// Bits.
+    width: u32,
+    /// op0, op1, CRn, CRm, op2 of a system register.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encoding: Option<[u8; 5]>,
+    scope: &'static str,
+    introduced_by: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    fields: Vec<FieldValue>,
+}
+
+#[derive(Serialize)]
+struct FieldValue {
+    /// Empty for a bit that is set and has no name.
+    name: &'static str,
+    high: u32,
+    low: u32,
+    value: String,
+    meaning: String,
+}
+
+fn decode(text: &str, value: Option<u128>, json: bool) -> Result<String, Error> {
+    let (id, named) = find_id(text)?;
+    let width = id.size() as u32 * 8;
+    if let Some(v) = value
+        && width < 128
+        && v >> width != 0
+    {
+        return Err(Error::Usage(format!("regs decode: {v:#x} does not fit the {width} bits of {named}")));
     }
-    text.push_str(&format!(
-        ", scope {}, introduced by {}\n",
-        scope_name(named.scope()),
-        named.introduced_by()
-    ));
-    let Some(value) = value else { return Ok(text) };
-    let fields = named.sysreg().map(SysReg::fields).unwrap_or_default();
-    let wide = u64::try_from(value);
-    let Ok(v) = wide else {
-        if fields.is_empty() {
-            return Ok(format!("{text}  {value:#x}\n"));
-        }
-        return Err(Error::Usage(format!("regs decode: {value:#x} does not fit {named}")));
+    let encoding = match named {
+        Named::Sys(r) | Named::Timer(r) => Some(r.encoding()),
+        Named::Other(code) => Some(Encoding::from_code(code)),
+        _ => None,
     };
-    let mut named_bits = 0;
-    for f in &fields {
-        named_bits |= f.mask();
-        let bits = match f.width {
-            1 => format!("{}", f.lsb),
-            w => format!("{}:{}", f.lsb + w - 1, f.lsb),
-        };
-        text.push_str(&format!("  {:<7} {:<16} {:#x}\n", bits, f.name, f.get(v)));
+    // Only registers of up to 64 bits have fields.
+    let parts = value.and_then(|v| u64::try_from(v).ok()).map(|v| named.split(v)).unwrap_or_default();
+    let decoded = Decoded {
+        id: format!("{:#018x}", id.0),
+        name: named.to_string(),
+        width,
+        encoding: encoding.map(|e| [e.op0, e.op1, e.crn, e.crm, e.op2]),
+        scope: scope_name(named.scope()),
+        introduced_by: named.introduced_by(),
+        note: named.note(),
+        value: value.map(|v| format!("{v:#x}")),
+        fields: parts
+            .into_iter()
+            .map(|p| FieldValue {
+                name: p.name,
+                high: p.high,
+                low: p.low,
+                value: format!("{:#x}", p.value),
+                meaning: p.meaning,
+            })
+            .collect(),
+    };
+    if json { host::json(&decoded) } else { Ok(decoded.text()) }
+}
+
+impl Decoded {
+    fn text(&self) -> String {
+        let mut text = format!("{} {}", self.id, self.name);
+        if let Some([op0, op1, crn, crm, op2]) = self.encoding {
+            text.push_str(&format!(" op0={op0} op1={op1} CRn={crn} CRm={crm} op2={op2}"));
+        }
+        text.push_str(&format!(", {} bits, scope {}", self.width, self.scope));
+        if self.introduced_by != "-" {
+            text.push_str(&format!(", introduced by {}", self.introduced_by));
+        }
+        if let Some(note) = &self.note {
+            text.push_str(&format!("; {note}"));
+        }
+        text.push('\n');
+        for f in &self.fields {
+            let bits = if f.high == f.low { f.low.to_string() } else { format!("{}:{}", f.high, f.low) };
+            let name = if f.name.is_empty() { "(no name)" } else { f.name };
+            let line = format!("  {bits:<7} {name:<18} {:<10} {}", f.value, f.meaning);
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        if let (Some(value), true) = (&self.value, self.fields.is_empty()) {
+            text.push_str(&format!("  {value}\n"));
+        }
+        text
     }
-    if fields.is_empty() {
-        text.push_str(&format!("  {v:#x}\n"));
-    } else if v & !named_bits != 0 {
-        text.push_str(&format!("  {:<7} {:<16} {:#x}\n", "other", "-", v & !named_bits));
-    }
-    Ok(text)
 }
 
 /// The registers of a host or a file, by name.
@@ -220,33 +285,67 @@ fn side(text: &str) -> Result<BTreeMap<String, Entry>, Error> {
     Ok(list.into_iter().map(|e| (e.name.clone(), e)).collect())
 }
 
-fn diff(a: &str, b: &str) -> Result<String, Error> {
+/// What differs in one register, as in JSON. A side without the register has no value.
+#[derive(Serialize)]
+struct Difference {
+    name: String,
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    a: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    b: Option<String>,
+    /// Fields that differ, with both numbers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    fields: Vec<(&'static str, String, String)>,
+}
+
+fn diff(a: &str, b: &str, json: bool) -> Result<String, Error> {
     let (left, right) = (side(a)?, side(b)?);
-    let mut text = String::new();
+    let mut found = Vec::new();
     for (name, x) in &left {
-        match right.get(name) {
-            None => text.push_str(&format!("{name}: only {a}\n")),
-            Some(y) if x.value != y.value => text.push_str(&difference(name, x, y)),
-            Some(_) => {}
+        let y = right.get(name);
+        if y.is_none_or(|y| x.value != y.value) {
+            found.push(Difference {
+                name: name.clone(),
+                id: x.id.clone(),
+                a: Some(x.value.clone()),
+                b: y.map(|y| y.value.clone()),
+                fields: y.map(|y| fields(x, y)).unwrap_or_default(),
+            });
         }
     }
-    for name in right.keys().filter(|n| !left.contains_key(*n)) {
-        text.push_str(&format!("{name}: only {b}\n"));
+    for (name, y) in right.iter().filter(|(n, _)| !left.contains_key(*n)) {
+        let (id, b) = (y.id.clone(), Some(y.value.clone()));
+        found.push(Difference { name: name.clone(), id, a: None, b, fields: Vec::new() });
+    }
+    if json {
+        return host::json(&found);
+    }
+    let mut text = String::new();
+    for d in &found {
+        match (&d.a, &d.b) {
+            (Some(x), Some(y)) => {
+                text.push_str(&format!("{}: {x} {y}", d.name));
+                for (field, v, w) in &d.fields {
+                    text.push_str(&format!(" {field}={v}|{w}"));
+                }
+                text.push('\n');
+            }
+            (Some(_), None) => text.push_str(&format!("{}: only {a}\n", d.name)),
+            _ => text.push_str(&format!("{}: only {b}\n", d.name)),
+        }
     }
     Ok(text)
 }
 
-/// A register whose values differ, and the fields that do.
-fn difference(name: &str, x: &Entry, y: &Entry) -> String {
-    let mut line = format!("{name}: {} {}", x.value, y.value);
-    let id = |e: &Entry| values::number(&e.id).ok().and_then(|n| u64::try_from(n).ok());
-    let reg = id(x).and_then(|n| catalog::name(RegId(n)).ok()).and_then(Named::sysreg);
-    let number = |e: &Entry| values::number(&e.value).ok().and_then(|n| u64::try_from(n).ok());
-    if let (Some(r), Some(v), Some(w)) = (reg, number(x), number(y)) {
-        for f in r.fields().iter().filter(|f| f.get(v) != f.get(w)) {
-            line.push_str(&format!(" {}={:#x}|{:#x}", f.name, f.get(v), f.get(w)));
-        }
-    }
-    line.push('\n');
-    line
+/// The fields in which two values of a register differ.
+fn fields(x: &Entry, y: &Entry) -> Vec<(&'static str, String, String)> {
+    let number = |text: &str| values::number(text).ok().and_then(|n| u64::try_from(n).ok());
+    let named = number(&x.id).and_then(|n| catalog::name(RegId(n)).ok());
+    let (Some(named), Some(v), Some(w)) = (named, number(&x.value), number(&y.value)) else {
+        return Vec::new();
+    };
+    let (v, w) = (named.split(v), named.split(w));
+    let both = v.iter().zip(&w).filter(|(p, q)| p.low == q.low && p.value != q.value && !p.name.is_empty());
+    both.map(|(p, q)| (p.name, format!("{:#x}", p.value), format!("{:#x}", q.value))).collect()
 }
