@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ulna_kvm_abi::RegId;
-use ulna_kvm_core::{ClockKind, Kvm, KvmConfig, Policy, Vcpu, Vm};
+use ulna_kvm_core::{ClockKind, Engine, Kvm, KvmConfig, Policy, Vcpu, Vm};
 use ulna_machine::catalog::{self, WriteRule};
 use ulna_machine::{Machine, VcpuFeatures};
 use ulna_profile::Profile;
@@ -14,6 +14,7 @@ fn vcpu(profile: &Profile, features: u32) -> (Vm, Vcpu) {
         profile: profile.clone(),
         policy: Policy::Hw,
         clock: ClockKind::Insn,
+        engine: Engine::default(),
         random: Arc::new(|| 0),
         wall_clock: Arc::new(|| 0),
     });
