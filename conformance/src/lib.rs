@@ -11,3 +11,4 @@ pub mod el1_machine;
 pub mod generate;
 pub mod kvm;
 pub mod machine;
+pub mod raw;

@@ -7,6 +7,7 @@ mod conformance;
 mod coverage;
 mod diff_cpu;
 mod diff_system;
+mod fuzz;
 mod gdb;
 mod header_check;
 mod linux;
@@ -54,6 +55,8 @@ enum Task {
     DiffSystem(diff_system::Args),
     /// The decode table against Arm's machine-readable encodings.
     Coverage(coverage::Args),
+    /// Random requests on the raw entry.
+    Fuzz(fuzz::Args),
     /// Numbers and layouts of kvm-abi against the C headers.
     HeaderCheck(header_check::Args),
     /// Real KVM's recorded answers against ours.
@@ -73,6 +76,7 @@ fn main() -> Result<()> {
         Task::DiffCpu(a) => diff_cpu::run(&a),
         Task::DiffSystem(a) => diff_system::run(&a),
         Task::Coverage(a) => coverage::run(&a),
+        Task::Fuzz(a) => fuzz::run(&a),
         Task::HeaderCheck(a) => header_check::run(&a),
         Task::Conformance(a) => conformance::run(&a),
         Task::Gdb(a) => gdb::run(&a),

@@ -68,6 +68,11 @@ impl IoEvents {
         Ok(())
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
     /// A guest's write: whether an eventfd took it.
     pub fn write(&self, addr: u64, len: usize, value: u64) -> bool {
         if self.count.load(Ordering::Relaxed) == 0 {

@@ -40,14 +40,14 @@ impl RedistRegion {
 }
 
 /// An ITS as the VMM has set it up. Its registers can be written before there is a GIC, to which it goes over then.
-#[derive(Default)]
+#[derive(Default, Debug)]
 pub(crate) struct ItsSetup {
     pub base: Option<u64>,
     pub its: Its,
 }
 
 /// The interrupt controller as the VMM has set it up so far.
-#[derive(Default)]
+#[derive(Default, Debug)]
 pub(crate) struct GicSetup {
     pub version: Option<Version>,
     pub dist: Option<u64>,
@@ -77,6 +77,11 @@ pub(crate) fn check_range(base: u64, len: u64, align: u64, ipa_bits: u8) -> Resu
 impl GicSetup {
     pub fn exists(&self) -> bool {
         self.version.is_some()
+    }
+
+    /// Interrupt lines that it has, or will have.
+    pub fn lines(&self) -> u32 {
+        self.nr_irqs.unwrap_or(DEFAULT_NR_IRQS)
     }
 
     pub fn is_v2(&self) -> bool {

@@ -27,6 +27,16 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
+    /// The slots as text.
+    pub fn dump(&self) -> String {
+        let slots = self.by_id.lock().unwrap_or_else(|e| e.into_inner());
+        let one = |(id, e): (&u32, &Entry)| {
+            let (s, log) = (&e.slot, e.slot.dirty.is_some());
+            format!("{id}: {:x}+{:x} at {:x} {} {log}", s.ipa, s.len, s.host_base() as usize, s.readonly)
+        };
+        slots.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
     /// Bytes of slot `id`, if there is one.
     pub fn size(&self, id: u32) -> Option<u64> {
         self.by_id.lock().unwrap_or_else(|e| e.into_inner()).get(&id).map(|e| e.slot.len)

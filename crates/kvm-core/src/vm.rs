@@ -303,7 +303,12 @@ impl Vm {
                 })
             }
             (device::irq_type::SPI, true) => {
-                if number < 32 {
+                // A GICv2 is not brought to life for a line that it will not have.
+                let beyond = {
+                    let s = vm.setup();
+                    s.is_v2() && number >= s.lines()
+                };
+                if number < 32 || beyond {
                     return Err(Errno::EINVAL);
                 }
                 vm.lazy_init_gic()?;

@@ -31,6 +31,7 @@
 //! ```
 
 mod device;
+mod dump;
 mod mem;
 mod page;
 mod stats;

@@ -1,0 +1,62 @@
+//! `cargo xtask fuzz`: random requests on the raw entry, for a time. What `fuzz/fuzz_targets/raw.rs` is without cargo-fuzz.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use ulna_conformance::raw::{Done, bytes, run as run_bytes};
+
+/// Options.
+#[derive(clap::Args)]
+pub struct Args {
+    /// How long.
+    #[arg(long, default_value_t = 0)]
+    minutes: u64,
+    /// How long, beyond the minutes.
+    #[arg(long, default_value_t = 0)]
+    seconds: u64,
+    /// The first run's seed; the next have the next ones.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Bytes of a run.
+    #[arg(long, default_value_t = 8192)]
+    len: usize,
+    /// Compares the state after one request of so many.
+    #[arg(long, default_value_t = 3)]
+    every: u32,
+}
+
+/// A run that takes so long hangs.
+const LONG: Duration = Duration::from_secs(20);
+
+/// Runs until the time is over, or something is wrong.
+pub fn run(a: &Args) -> Result<()> {
+    let time = Duration::from_secs(a.minutes * 60 + a.seconds);
+    let start = Instant::now();
+    let mut all = Done::default();
+    let mut seed = a.seed;
+    while start.elapsed() < time || seed == a.seed {
+        let (len, every) = (a.len, a.every);
+        let (done, wait) = std::sync::mpsc::channel();
+        let now = seed;
+        let t = std::thread::spawn(move || {
+            let d = run_bytes(&bytes(now, len), every);
+            let _ = done.send(());
+            d
+        });
+        match wait.recv_timeout(LONG) {
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => bail!("seed {now} hangs"),
+            Ok(()) | Err(_) => {}
+        }
+        let Ok(d) = t.join() else { bail!("seed {now} panicked (--seed {now} --seconds 0 repeats it)") };
+        all.requests += d.requests;
+        all.refused += d.refused;
+        all.runs += d.runs;
+        seed += 1;
+    }
+    let Done { requests, refused, runs } = all;
+    println!(
+        "fuzz: seeds {}..{seed}: {requests} requests, {refused} refused and without effect, {runs} runs: clean",
+        a.seed
+    );
+    Ok(())
+}
