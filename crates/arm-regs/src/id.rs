@@ -107,6 +107,10 @@ pub struct IdReg {
 impl IdReg {
     /// The row of a register, if it is a feature-ID register with fields.
     pub fn of(reg: SysReg) -> Option<&'static IdReg> {
+        // All have op0 3 and CRn 0; most registers that are asked for do not.
+        if reg.code() & 0xc780 != 0xc000 {
+            return None;
+        }
         ID_REGS.binary_search_by_key(&reg, |r| r.reg).ok().map(|i| &ID_REGS[i])
     }
 
@@ -351,6 +355,7 @@ mod tests {
     fn rows_are_sorted_and_fields_do_not_overlap() {
         assert!(ID_REGS.windows(2).all(|w| w[0].reg < w[1].reg));
         for r in ID_REGS {
+            assert_eq!(IdReg::of(r.reg).map(|f| f.reg), Some(r.reg));
             let mut seen = 0u64;
             let mut above = 64;
             for f in r.fields {

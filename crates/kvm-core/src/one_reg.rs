@@ -33,7 +33,7 @@ const CCSIDR_ENTRIES: u16 = 14;
 impl Vcpu {
     /// KVM_GET_ONE_REG: fills `data`, which must have the register's size.
     pub fn get_one_reg(&mut self, id: RegId, data: &mut [u8]) -> Result<()> {
-        self.check_initialised()?;
+        self.initialised()?;
         self.settle()?;
         check_id(id, data.len())?;
         let s = &self.cpu.state;
@@ -69,7 +69,7 @@ impl Vcpu {
 
     /// KVM_SET_ONE_REG.
     pub fn set_one_reg(&mut self, id: RegId, data: &[u8]) -> Result<()> {
-        self.check_initialised()?;
+        self.initialised()?;
         self.settle()?;
         check_id(id, data.len())?;
         let mut b = [0; 16];
@@ -120,6 +120,10 @@ impl Vcpu {
 
     /// A reset that CPU_ON asked for shows in the registers at once.
     fn settle(&mut self) -> Result<()> {
+        if !self.shared.has_reset.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.shared.has_reset.store(false, Ordering::SeqCst);
         let reset = self.shared.power().reset.take();
         reset.map_or(Ok(()), |to| self.apply_power_on(to))
     }
@@ -135,10 +139,11 @@ impl Vcpu {
     }
 
     fn set_sysreg(&mut self, enc: u16, v: u64) -> Result<()> {
-        let now = self.vm.clock.counter(self.cpu.state.icount);
         let s = &mut self.cpu.state;
+        let icount = s.icount;
         let set_offset = |offset: &AtomicU64| {
             if !self.vm.offsets_fixed.load(Ordering::SeqCst) {
+                let now = self.vm.clock.counter(icount);
                 offset.store(now.wrapping_sub(v), Ordering::SeqCst);
             }
         };
@@ -156,7 +161,7 @@ impl Vcpu {
     }
 
     fn set_listed(&mut self, enc: u16, v: u64) -> Result<()> {
-        let m = self.check_initialised()?;
+        let m = self.initialised()?;
         let r = self.listed(enc)?;
         if !is_vm_wide(r) {
             if self.set_pmu_register(&m, r, v) {
@@ -182,7 +187,7 @@ impl Vcpu {
     }
 
     fn listed(&self, enc: u16) -> Result<SysReg> {
-        let m = self.check_initialised()?;
+        let m = self.initialised()?;
         SysReg::from_code(enc).filter(|r| m.listed(*r)).ok_or(Errno::ENOENT)
     }
 

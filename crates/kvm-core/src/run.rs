@@ -142,8 +142,9 @@ impl Vcpu {
             }
         };
         // Outside KVM_RUN nobody needs to be woken for a timer.
-        self.vm.timers.set(self.shared.id, None, &self.shared);
-        self.planned = None;
+        if self.planned.take().is_some() {
+            self.vm.timers.set(self.shared.id, None, &self.shared);
+        }
         left
     }
 

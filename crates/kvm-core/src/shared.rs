@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     kicked: AtomicBool,
     /// `kvm_run.immediate_exit`.
     pub immediate_exit: AtomicBool,
+    /// There may be a reset in `power`.
+    pub has_reset: AtomicBool,
     /// Its thread is in KVM_RUN.
     pub running: AtomicBool,
     /// Levels of the input pins without an in-kernel interrupt controller.
@@ -139,6 +141,7 @@ impl Shared {
             return false;
         }
         p.reset = Some(to);
+        self.has_reset.store(true, Ordering::SeqCst);
         p.mp_state = mp_state::RUNNABLE;
         drop(p);
         self.rouse(CpuLines::KICK);

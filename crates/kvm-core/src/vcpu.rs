@@ -39,6 +39,8 @@ pub struct Vcpu {
     pub(crate) shared: Arc<Shared>,
     pub(crate) cpu: Box<Cpu>,
     init: Option<VcpuInit>,
+    /// What its VM agreed on when it was initialised.
+    machine: Option<Arc<Machine>>,
     /// It got past the checks of its first run.
     pub(crate) ran: bool,
     pub(crate) mmio: Mmio,
@@ -79,6 +81,7 @@ impl Vcpu {
             shared,
             cpu,
             init: None,
+            machine: None,
             ran: false,
             mmio: Mmio::default(),
             event: Event::default(),
@@ -130,10 +133,13 @@ impl Vcpu {
 
     pub(crate) fn check_initialised(&self) -> Result<Arc<Machine>> {
         self.vm.check_alive()?;
-        match (&self.init, self.vm.machine()) {
-            (Some(_), Some(m)) => Ok(m),
-            _ => Err(Errno::ENOEXEC),
-        }
+        self.machine.clone().ok_or(Errno::ENOEXEC)
+    }
+
+    /// The same for callers that only look.
+    pub(crate) fn initialised(&self) -> Result<&Machine> {
+        self.vm.check_alive()?;
+        self.machine.as_deref().ok_or(Errno::ENOEXEC)
     }
 
     /// The vCPU features it was initialised with.
@@ -168,6 +174,7 @@ impl Vcpu {
         self.vm.agree_on_features(lasting)?;
         let first = self.init.is_none();
         self.init = Some(*init);
+        self.machine = self.vm.machine();
         self.reset(first)?;
         let off = init.features[0] >> vcpu_feature::POWER_OFF & 1 != 0;
         let mut p = self.shared.power();
@@ -209,7 +216,6 @@ impl Vcpu {
         self.vm.set_affinity(&self.shared, self.cpu.state.sys(SysReg::MPIDR_EL1));
         self.mmio = Mmio::default();
         self.faults.reset();
-        self.planned = None;
         Ok(())
     }
 

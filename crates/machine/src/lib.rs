@@ -19,6 +19,7 @@ pub use vcpu::VcpuFeatures;
 pub use write::Refused;
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 use ulna_arm_regs::feature::FeatSet;
 use ulna_arm_regs::id::{IdReg, Raz, in_id_space};
 use ulna_arm_regs::{Feat, SysReg};
@@ -51,6 +52,8 @@ pub struct Machine {
     vgic3: bool,
     priority_bits: u8,
     absent: BTreeSet<SysReg>,
+    /// [`Machine::listed`] by ordinal, once somebody asked.
+    listed: OnceLock<Box<[bool]>>,
 }
 
 impl Machine {
@@ -81,6 +84,7 @@ impl Machine {
             priority_bits: profile.gic.priority_bits,
             absent: profile.absent.as_ref().map(|a| a.regs.clone()).unwrap_or_default(),
             host,
+            listed: OnceLock::new(),
         }
     }
 

@@ -117,6 +117,10 @@ impl Machine {
 
     /// Whether KVM lists the register as a system register for a vCPU of this machine.
     pub fn listed(&self, r: SysReg) -> bool {
+        self.listed.get_or_init(|| SysReg::ALL.iter().map(|r| self.lists(*r)).collect())[r as usize]
+    }
+
+    fn lists(&self, r: SysReg) -> bool {
         let field = |r: SysReg, lsb: u32| self.limit(r) >> lsb & 0xf != 0;
         match r.kvm_at(self.kernel) {
             Kvm::Always => true,
