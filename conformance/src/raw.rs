@@ -232,7 +232,7 @@ impl World<'_> {
                 }
                 2 => {
                     // Instructions for the guest.
-                    let at = self.choice.u64()? % 0x7000 & !3;
+                    let at = (self.choice.u64()? % 0x7000) & !3;
                     let words =
                         [0xd400_0002u32, 0xf940_0001, 0xf900_0001, 0xd503_207f, 0x1400_0000, 0xd400_0003];
                     let v = self.choice.one(&words)?;
