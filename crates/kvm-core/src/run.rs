@@ -153,10 +153,11 @@ impl Vcpu {
         let (state, reset) = {
             let mut p = self.shared.power();
             while p.mp_state == mp_state::STOPPED {
-                if self.shared.is_kicked() {
+                let seen = self.shared.wakes();
+                if self.shared.is_kicked() || self.shared.immediate_exit.load(Ordering::SeqCst) {
                     return Ok(Power::Again);
                 }
-                p = self.shared.wait(p, None);
+                p = self.shared.wait(p, seen, None);
             }
             (p.mp_state, p.reset.take())
         };
@@ -252,6 +253,7 @@ impl Vcpu {
             }
             let wait = deadline.map(|d| self.vm.clock.until(d, icount).min(Duration::from_secs(1 << 20)));
             let p = self.shared.power();
+            let seen = self.shared.wakes();
             if self.cpu.lines.get() & CpuLines::KICK != 0 {
                 // The loop looks at everything that a kick can mean.
                 self.cpu.lines.clear(CpuLines::KICK);
@@ -260,7 +262,7 @@ impl Vcpu {
             if !self.interrupt_pending() {
                 self.shared.stats.set_blocking(true);
                 let since = Instant::now();
-                drop(self.shared.wait(p, wait));
+                drop(self.shared.wait(p, seen, wait));
                 self.shared.stats.set_blocking(false);
                 self.shared.stats.waited(since.elapsed());
             }

@@ -1,9 +1,10 @@
 //! A vCPU as other threads see it: power, interrupt lines, requests, and what wakes it.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use rustix::thread::futex;
 use ulna_arm_cpu::CpuLines;
 use ulna_arm_cpu::shared::Pe;
 use ulna_kvm_abi::mp_state;
@@ -32,8 +33,9 @@ pub(crate) struct Shared {
     pub index: usize,
     pe: OnceLock<Arc<Pe>>,
     power: Mutex<Power>,
-    /// Something happened that a sleeping vCPU must look at.
-    wake: Condvar,
+    /// Counts what a sleeping vCPU must look at. Not a condition variable: a signal that is handled on the sleeping thread
+    /// has to end the sleep, as it ends KVM_RUN, and its handler can take no lock.
+    wakes: AtomicU32,
     kicked: AtomicBool,
     /// `kvm_run.immediate_exit`.
     pub immediate_exit: AtomicBool,
@@ -70,22 +72,39 @@ impl Shared {
             p.lines.set(bits);
         }
         drop(self.power());
-        self.wake.notify_all();
+        self.wake();
     }
 
-    /// Waits for [`Shared::rouse`], at most for `wait`; `guard` has been held since the caller looked at the lines.
-    pub fn wait<'a>(&'a self, guard: MutexGuard<'a, Power>, wait: Option<Duration>) -> MutexGuard<'a, Power> {
-        match wait {
-            Some(t) => self.wake.wait_timeout(guard, t).unwrap_or_else(PoisonError::into_inner).0,
-            None => self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner),
-        }
+    fn wake(&self) {
+        self.wakes.fetch_add(1, Ordering::SeqCst);
+        let _ = futex::wake(&self.wakes, futex::Flags::PRIVATE, i32::MAX as u32);
     }
 
-    /// Has a running vCPU look at its flags. No lock: safe in a signal handler, and a sleeping thread does not wake.
+    /// What to give to [`Shared::wait`]: taken before the caller looks at the lines.
+    pub fn wakes(&self) -> u32 {
+        self.wakes.load(Ordering::SeqCst)
+    }
+
+    /// Waits for [`Shared::rouse`] or [`Shared::nudge`] since `seen`, or a signal, at most for `wait`.
+    pub fn wait<'a>(
+        &'a self,
+        guard: MutexGuard<'a, Power>,
+        seen: u32,
+        wait: Option<Duration>,
+    ) -> MutexGuard<'a, Power> {
+        drop(guard);
+        let wait = wait.and_then(|t| t.try_into().ok());
+        // Whatever ends it, the caller looks again.
+        let _ = futex::wait(&self.wakes, futex::Flags::PRIVATE, seen, wait.as_ref());
+        self.power()
+    }
+
+    /// Has the vCPU look at its flags, running or asleep. No lock: safe in a signal handler.
     pub fn nudge(&self) {
         if let Some(p) = self.pe.get() {
             p.lines.set(CpuLines::KICK);
         }
+        self.wake();
     }
 
     /// Makes `run` return EINTR.

@@ -221,3 +221,38 @@ fn strictness_refuses_what_should_be_zero() {
         assert_eq!(vm.has_device_attr(&attr).err().map(Error::errno), errno);
     }
 }
+
+static RUNNING: std::sync::atomic::AtomicPtr<VcpuFd> =
+    std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
+
+extern "C" fn on_signal(_: c_int) {
+    let vcpu = RUNNING.load(std::sync::atomic::Ordering::SeqCst);
+    if !vcpu.is_null() {
+        // SAFETY: the handler runs on the thread that is in `run`, which looks at the page by atomic loads only.
+        unsafe { (*vcpu).set_kvm_immediate_exit(1) };
+    }
+}
+
+/// As VMMs stop their vCPUs: a signal whose handler sets immediate_exit.
+#[test]
+fn a_signal_ends_guests_that_execute_and_guests_that_wait() {
+    use std::sync::atomic::Ordering;
+    // SAFETY: a handler that only stores to atomics and wakes a futex.
+    unsafe { libc::signal(libc::SIGUSR1, on_signal as *const () as libc::sighandler_t) };
+    // b . ; and wfi, b .-4
+    for program in [&[0x1400_0000u32][..], &[0xd503_207f, 0x17ff_ffff]] {
+        let (_vm, mut vcpu) = machine(program);
+        RUNNING.store(&raw mut vcpu, Ordering::SeqCst);
+        // SAFETY: of this thread.
+        let me = unsafe { libc::pthread_self() } as usize;
+        let t = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            // SAFETY: the thread waits for this one.
+            unsafe { libc::pthread_kill(me as libc::pthread_t, libc::SIGUSR1) };
+        });
+        assert_eq!(vcpu.run().unwrap_err().errno(), libc::EINTR);
+        assert_eq!(vcpu.get_kvm_run().exit_reason, 10, "KVM_EXIT_INTR");
+        t.join().unwrap();
+        RUNNING.store(std::ptr::null_mut(), Ordering::SeqCst);
+    }
+}
