@@ -43,9 +43,8 @@ pub fn run(a: &Args) -> Result<()> {
             let _ = done.send(());
             d
         });
-        match wait.recv_timeout(LONG) {
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => bail!("seed {now} hangs"),
-            Ok(()) | Err(_) => {}
+        if wait.recv_timeout(LONG) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            bail!("seed {now} hangs");
         }
         let Ok(d) = t.join() else { bail!("seed {now} panicked (--seed {now} --seconds 0 repeats it)") };
         all.requests += d.requests;
