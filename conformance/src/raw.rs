@@ -117,6 +117,7 @@ fn kvm(host: &str) -> Kvm {
         profile,
         policy: Policy::Hw,
         clock: ClockKind::Insn,
+        engine: Default::default(),
         random: Arc::new(|| 4),
         wall_clock: Arc::new(|| 0),
     })

@@ -29,6 +29,7 @@ fn guest(words: &[u32]) -> Guest {
         profile: Profile::builtin("n1").expect("profile"),
         policy: Policy::Hw,
         clock: ClockKind::Host,
+        engine: Default::default(),
         random: Arc::new(|| 4),
         wall_clock: Arc::new(|| 0),
     });

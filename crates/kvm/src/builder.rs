@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ulna_kvm_core::{ClockKind, KvmConfig, Policy};
+use ulna_kvm_core::{ClockKind, Engine, KvmConfig, Policy};
 use ulna_profile::{KernelLevel, Profile};
 
 use crate::Kvm;
@@ -28,6 +28,7 @@ pub struct Builder {
     abi: Option<String>,
     strict: Result<bool, ConfigError>,
     clock: ClockKind,
+    engine: Engine,
     random: Arc<dyn Fn() -> u64 + Send + Sync>,
     wall_clock: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -65,6 +66,7 @@ impl Builder {
             abi: None,
             strict: Ok(false),
             clock: ClockKind::Host,
+            engine: Engine::default(),
             random: Arc::new(host_random),
             wall_clock: Arc::new(host_wall_clock),
         }
@@ -140,6 +142,12 @@ impl Builder {
         self
     }
 
+    /// What executes the guest's instructions.
+    pub fn engine(mut self, engine: Engine) -> Builder {
+        self.engine = engine;
+        self
+    }
+
     /// Where the guest's random numbers come from, instead of the host's.
     pub fn random(mut self, f: impl Fn() -> u64 + Send + Sync + 'static) -> Builder {
         self.random = Arc::new(f);
@@ -168,7 +176,7 @@ impl Builder {
             clock: self.clock,
             random: self.random,
             wall_clock: self.wall_clock,
-            engine: Default::default(),
+            engine: self.engine,
         };
         Ok(Kvm::with_config(config, strict))
     }

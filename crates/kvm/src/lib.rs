@@ -86,7 +86,7 @@ pub use builder::{Builder, ConfigError};
 pub use cap::Cap;
 pub use device::DeviceFd;
 pub use system::Kvm;
-pub use ulna_kvm_core::{ClockKind, Policy};
+pub use ulna_kvm_core::{ClockKind, Engine, Policy};
 pub use vcpu::{HypercallExit, Kicker, VcpuExit, VcpuFd, reg_size};
 pub use vm::{IoEventAddress, NoDatamatch, VmFd};
 pub use vmm_sys_util::errno::Error;
