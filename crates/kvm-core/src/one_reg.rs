@@ -161,7 +161,7 @@ impl Vcpu {
     }
 
     fn set_listed(&mut self, enc: u16, v: u64) -> Result<()> {
-        let m = self.initialised()?;
+        let m = self.check_initialised()?;
         let r = self.listed(enc)?;
         if !is_vm_wide(r) {
             if self.set_pmu_register(&m, r, v) {
