@@ -6,7 +6,8 @@
 use ulna_arm_cpu::debug::DebugRegisters;
 use ulna_arm_cpu::exception::{ec, fsc};
 use ulna_arm_cpu::exit::Exit;
-use ulna_arm_cpu::{CpuLines, SysReg};
+use ulna_arm_cpu::shared::Request;
+use ulna_arm_cpu::{CpuLines, Engine, SysReg};
 use ulna_kvm_abi::{Errno, GuestDebug, VcpuEvents, guest_debug as control};
 use ulna_machine::Machine;
 
@@ -84,6 +85,10 @@ impl Vcpu {
             // Where a VMM on hardware cleans caches after it wrote or removed a BRK, this is the sign for us.
             for slot in self.vm.memory.slots().iter() {
                 slot.code_changed();
+            }
+            if self.vm.config.engine != Engine::Interp {
+                // Translated code does not look at generations. A vCPU does this before its next instruction.
+                self.vm.shared.post(None, Request::FlushAll);
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use common::*;
 use ulna_arm_regs::SysReg;
 use ulna_kvm_abi::guest_debug::{ENABLE, SINGLESTEP, USE_HW, USE_SW_BP};
 use ulna_kvm_abi::{Errno, GuestDebug, RegId, VcpuEvents, cap};
-use ulna_kvm_core::{ClockKind, Run, Vcpu};
+use ulna_kvm_core::{ClockKind, Engine, Run, Vcpu};
 
 const BREAKPOINT: u32 = 0x30;
 const STEP: u32 = 0x32;
@@ -98,6 +98,45 @@ fn a_software_breakpoint_stops_at_the_instruction() {
     g.memory.write32(at, NOP);
     debug(&mut v, 0);
     assert_eq!(result(&mut v), 7);
+}
+
+#[test]
+fn code_that_runs_hot_is_patched_under_either_engine() {
+    // x1 counts in a loop that a kick leaves.
+    for engine in [Engine::Interp, Engine::Jit] {
+        let (g, mut v) = Guest::on(engine, &[0x9100_0421, NOP, NOP, b(-3)]); // add x1, x1, #1
+        let hot = |v: &mut Vcpu| {
+            let kick = v.kicker();
+            let t = std::thread::spawn(move || {
+                std::thread::sleep(std::time::Duration::from_millis(30));
+                kick();
+            });
+            assert!(matches!(v.run(), Ok(Run::Intr)), "{engine:?}");
+            t.join().expect("kick");
+            get(v, RegId::x(1))
+        };
+        let mut count = hot(&mut v);
+        assert!(count > 1000, "{engine:?}");
+        for at in [4, 8, 4] {
+            g.memory.write32(at, brk(at as u32));
+            debug(&mut v, ENABLE | USE_SW_BP);
+            assert_eq!(stopped(&mut v), (BRK, at as u32, 0), "{engine:?}");
+            assert_eq!(pc(&mut v), RAM + at as u64);
+            // Step over it as GDB does.
+            g.memory.write32(at, NOP);
+            debug(&mut v, ENABLE | USE_SW_BP | SINGLESTEP);
+            assert_eq!(step(&mut v), RAM + at as u64 + 4);
+            // A breakpoint in hardware, then none.
+            let mut d = GuestDebug { control: ENABLE | USE_HW, ..GuestDebug::default() };
+            (d.dbg_bvr[5], d.dbg_bcr[5]) = (RAM + 4, BCR);
+            v.set_guest_debug(&d).expect("guest debug");
+            assert_eq!(stopped(&mut v), (BREAKPOINT, 0x22, 0), "{engine:?}");
+            debug(&mut v, 0);
+            let now = hot(&mut v);
+            assert!(now > count, "{engine:?}");
+            count = now;
+        }
+    }
 }
 
 #[test]

@@ -74,13 +74,17 @@ impl Memory {
 }
 
 pub fn kvm(profile: &str, clock: ClockKind) -> Kvm {
+    kvm_on(profile, clock, Engine::default())
+}
+
+pub fn kvm_on(profile: &str, clock: ClockKind, engine: Engine) -> Kvm {
     Kvm::new(KvmConfig {
         profile: Profile::builtin(profile).expect("profile"),
         policy: Policy::Hw,
         clock,
         random: Arc::new(|| u64::MAX),
         wall_clock: Arc::new(|| 1_700_000_000_123_456_789),
-        engine: Engine::default(),
+        engine,
     })
 }
 
@@ -103,6 +107,17 @@ impl Guest {
         let memory = Memory::new(RAM_LEN);
         add_slot(&vm, 0, RAM, &memory);
         Guest { vm, memory }
+    }
+
+    /// With one vCPU that runs `words` by this engine.
+    pub fn on(engine: Engine, words: &[u32]) -> (Guest, Vcpu) {
+        let vm = kvm_on("n1", ClockKind::Host, engine).create_vm(0).expect("VM");
+        let memory = Memory::new(RAM_LEN);
+        add_slot(&vm, 0, RAM, &memory);
+        memory.program(0, words);
+        let g = Guest { vm, memory };
+        let v = g.vcpu(0, PSCI);
+        (g, v)
     }
 
     /// With one vCPU that runs `words`.
