@@ -10,6 +10,7 @@ use crate::insn::{Exec, Flow, Insn, Stop};
 use crate::irregular::Irregular;
 use crate::mem::PhysMap;
 use crate::mem::access::Monitor;
+use crate::mem::dirty::DirtySink;
 use crate::mem::physmap::Slot;
 use crate::mem::tlb::{CtxKey, Tlb, TlbOp};
 use crate::pmu::Pmu;
@@ -91,6 +92,8 @@ pub struct Cpu {
     /// A page with decoded code was written by the slow path: its generation moves again after the write.
     pub(crate) wrote_code: Option<(Arc<Slot>, u64)>,
     pub(crate) tickets: Vec<Ticket>,
+    /// Hears of pages that this PE marks dirty.
+    pub dirty_sink: Option<Arc<dyn DirtySink>>,
     /// CCSIDR_EL1 by the value of CSSELR_EL1.
     pub ccsidr: [u64; 16],
     /// System registers that are not as the features say.
@@ -148,6 +151,7 @@ impl Cpu {
             last_code_page: 0,
             wrote_code: None,
             tickets: Vec::new(),
+            dirty_sink: None,
             ccsidr: [0; 16],
             irregular: Arc::default(),
             pmu_emulated: false,
@@ -394,6 +398,12 @@ impl Cpu {
         self.lines.get() & (CpuLines::IRQ | CpuLines::FIQ | CpuLines::VSERROR | CpuLines::KICK) != 0
     }
 
+    /// Are data accesses big-endian at the current exception level (SCTLR_EL1.EE, E0E)?
+    pub fn data_is_big_endian(&self) -> bool {
+        let bit = if self.state.el == 0 { 24 } else { 25 };
+        self.state.sys(SysReg::SCTLR_EL1) >> bit & 1 != 0
+    }
+
     /// Takes over what PSTATE, CPACR and the translation context say. Call when EL, PAN or DAIF changed.
     pub(crate) fn context_changed(&mut self) {
         self.daif_changed();
@@ -404,8 +414,7 @@ impl Cpu {
             1 => !el0,
             _ => false,
         };
-        let sctlr = self.state.sys(SysReg::SCTLR_EL1);
-        self.big_endian_data = sctlr >> if el0 { 24 } else { 25 } & 1 != 0;
+        self.big_endian_data = self.data_is_big_endian();
         let memo = usize::from(self.state.el) * 2 + usize::from(self.state.pan);
         self.tlb.ctx = match self.ctx_memo[memo & 3] {
             Some(c) => c,

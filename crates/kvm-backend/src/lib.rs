@@ -160,6 +160,8 @@ pub enum VcpuExit<'a> {
     ArmNisv(u64, u64),
     /// A debug event: ESR_EL2 and FAR_EL2.
     Debug(u32, u64),
+    /// The dirty ring is to be harvested and reset.
+    DirtyRingFull,
     /// A kick, a signal, or immediate exit.
     Intr,
 }

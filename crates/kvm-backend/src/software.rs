@@ -146,6 +146,7 @@ impl Vcpu for SoftVcpu {
             Run::Hypercall(function, flags) => VcpuExit::Hypercall(function, flags),
             Run::ArmNisv(iss, ipa) => VcpuExit::ArmNisv(iss, ipa),
             Run::Debug(esr, far) => VcpuExit::Debug(esr, far),
+            Run::DirtyRingFull => VcpuExit::DirtyRingFull,
             Run::Intr => VcpuExit::Intr,
         })
     }

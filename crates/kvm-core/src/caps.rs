@@ -7,7 +7,10 @@ use ulna_kvm_abi::{Errno, MAX_VCPUS, NR_MEMSLOTS, cap, guest_debug, vcpu_feature
 use ulna_machine::{Machine, VcpuFeatures};
 
 use crate::Result;
+use crate::dirty_ring::MAX_RING_BYTES;
 use crate::kvm::{Kvm, KvmConfig};
+use crate::routing::MAX_ROUTES;
+use crate::tracking::BLOCK_SIZES;
 use crate::vm::Vm;
 
 impl Kvm {
@@ -25,25 +28,36 @@ impl Vm {
         Ok(match n {
             cap::MAX_VCPUS | cap::MAX_VCPU_ID => self.max_vcpus() as i32,
             cap::MSI_DEVID => i32::from(self.0.setup().has_its()),
+            cap::ARM_EAGER_SPLIT_CHUNK_SIZE => {
+                self.0.slots.tracking.split_chunk.load(Ordering::SeqCst) as i32
+            }
             _ => common(&self.0.config, n),
         })
     }
 
     /// KVM_ENABLE_CAP on a VM.
     pub fn enable_cap(&self, n: u32, flags: u32, args: [u64; 4]) -> Result<()> {
-        self.0.check_alive()?;
-        if (n, flags) == (cap::HALT_POLL, 0) {
+        let vm = &self.0;
+        vm.check_alive()?;
+        match n {
+            // The one that does not look at its flags.
+            cap::DIRTY_LOG_RING_ACQ_REL => vm.set_dirty_ring(args[0]),
+            _ if flags != 0 => Err(Errno::EINVAL),
+            cap::MANUAL_DIRTY_LOG_PROTECT2 => vm.set_manual_dirty_log(args[0]),
+            cap::DIRTY_LOG_RING_WITH_BITMAP => vm.set_dirty_ring_bitmap(),
+            cap::ARM_EAGER_SPLIT_CHUNK_SIZE => vm.set_split_chunk(args[0]),
             // How long to poll before sleeping, in nanoseconds: a vCPU here sleeps at once, whatever the limit is.
-            return u32::try_from(args[0]).map(drop).map_err(|_| Errno::EINVAL);
+            cap::HALT_POLL => u32::try_from(args[0]).map(drop).map_err(|_| Errno::EINVAL),
+            cap::ARM_NISV_TO_USER => {
+                vm.nisv_to_user.store(true, Ordering::SeqCst);
+                Ok(())
+            }
+            cap::ARM_SYSTEM_SUSPEND => {
+                vm.system_suspend.store(true, Ordering::SeqCst);
+                Ok(())
+            }
+            _ => Err(Errno::EINVAL),
         }
-        let flag = match n {
-            _ if flags != 0 => return Err(Errno::EINVAL),
-            cap::ARM_NISV_TO_USER => &self.0.nisv_to_user,
-            cap::ARM_SYSTEM_SUSPEND => &self.0.system_suspend,
-            _ => return Err(Errno::EINVAL),
-        };
-        flag.store(true, Ordering::SeqCst);
-        Ok(())
     }
 }
 
@@ -79,7 +93,18 @@ fn common(config: &KvmConfig, n: u32) -> i32 {
         | cap::SET_GUEST_DEBUG
         | cap::VCPU_EVENTS
         | cap::ARM_INJECT_EXT_DABT
-        | cap::PTP_KVM => 1,
+        | cap::PTP_KVM
+        | cap::COALESCED_MMIO
+        | cap::COALESCED_PIO
+        | cap::IRQFD_RESAMPLE
+        | cap::ARM_USER_IRQ
+        | cap::HALT_POLL
+        | cap::DIRTY_LOG_RING_WITH_BITMAP
+        | cap::USER_MEMORY2 => 1,
+        cap::IRQ_ROUTING => MAX_ROUTES as i32,
+        cap::MANUAL_DIRTY_LOG_PROTECT2 => 3,
+        cap::DIRTY_LOG_RING_ACQ_REL => MAX_RING_BYTES as i32,
+        cap::ARM_SUPPORTED_BLOCK_SIZES => BLOCK_SIZES as i32,
         cap::SET_GUEST_DEBUG2 => guest_debug::VALID as i32,
         cap::ARM_INJECT_SERROR_ESR => i32::from(machine().limit(SysReg::ID_AA64PFR0_EL1) >> 28 & 15 != 0),
         cap::NR_MEMSLOTS => NR_MEMSLOTS as i32,

@@ -5,13 +5,14 @@ use std::sync::atomic::Ordering;
 use ulna_arm_cpu::cpu::Clock;
 use ulna_arm_cpu::exception::{Exception, fsc};
 use ulna_arm_cpu::exit::{DataAbort, Exit};
+use ulna_arm_cpu::mem::dirty::DirtySink;
 use ulna_arm_cpu::{Feat, SysReg};
 use ulna_kvm_abi::Errno;
 use ulna_vgic::{IccReg, timer};
 
 use crate::Result;
 use crate::firmware::{self, Conduit};
-use crate::memory::Tables;
+use crate::memory::GuestTables;
 use crate::run::Leave;
 use crate::stats::Stat;
 use crate::vcpu::Vcpu;
@@ -95,30 +96,45 @@ impl Vcpu {
             }
             Exit::SysReg { enc, rt, read } => self.sysreg(enc, rt, read),
             Exit::DataAbort(a) => return self.data_abort(a),
-            // A fetch from where no memory is: external abort, as KVM injects it.
-            Exit::InstAbort { far, .. } => self.cpu.inject_external_abort(far, true),
+            Exit::InstAbort { ipa, far, .. } => self.inst_abort(ipa, far),
             Exit::Debug { esr, far } => return Ok(Some(Leave::Debug(esr, far))),
         }
         Ok(None)
     }
 
-    /// The order of the checks is KVM's (kvm-arm64-abi.md §3.3).
+    /// An abort beyond what the VM's address space holds: whatever the access was. The order of the checks is KVM's
+    /// (kvm-arm64-abi.md §3.3).
+    fn beyond(&mut self, ipa: u64, far: u64, fetch: bool) -> bool {
+        if ipa >> self.vm.config.profile.memory.ipa_bits != 0 {
+            // Level 0, and no WnR: the syndrome is made from nothing.
+            let abort = if fetch { Exception::instruction_abort } else { Exception::data_abort };
+            self.cpu.take_exception(abort(far, fsc::ADDRESS_SIZE));
+        } else if ipa >> self.vm.ipa_bits != 0 {
+            self.cpu.inject_external_abort(ipa | far & 0xfff, fetch);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// A fetch from where no memory is: external abort, as KVM injects it.
+    fn inst_abort(&mut self, ipa: u64, far: u64) {
+        if !self.beyond(ipa, far, true) {
+            self.cpu.inject_external_abort(far, true);
+        }
+    }
+
     fn data_abort(&mut self, a: DataAbort) -> Result<Option<Leave>> {
-        if a.ipa >> self.vm.config.profile.memory.ipa_bits != 0 {
-            self.cpu.take_exception(Exception::data_abort(a.far, fsc::ADDRESS_SIZE | a.iss & iss::WNR));
+        if self.beyond(a.ipa, a.far, false) {
             return Ok(None);
         }
         if a.s1ptw {
             self.cpu.inject_external_abort(a.far, false);
             return Ok(None);
         }
-        if a.iss & iss::CM != 0 {
+        if a.iss & iss::CM != 0 && !a.readonly {
             // Cache maintenance of what is no memory.
             self.cpu.skip_instruction();
-            return Ok(None);
-        }
-        if a.ipa >> self.vm.ipa_bits != 0 {
-            self.cpu.inject_external_abort(a.ipa | a.far & 0xfff, false);
             return Ok(None);
         }
         if a.iss & iss::ISV == 0 {
@@ -130,11 +146,14 @@ impl Vcpu {
         }
         let len = iss::size(a.iss);
         let index = self.shared.index;
-        let map = self.vm.memory.clone();
+        // What the register holds is in the guest's byte order, what is on the bus is not.
+        let value = if self.cpu.data_is_big_endian() { swapped(a.value, len) } else { a.value };
+        let ring = self.shared.ring().map(|r| &**r as &dyn DirtySink);
+        let memory = GuestTables(&self.vm.memory, ring);
         let handled = self.vm.with_gic(|g| {
             let (region, offset) = g.frame(a.ipa)?;
             if a.write {
-                g.gic.mmio_write(region, index, offset, len, a.value, &Tables(&map));
+                g.gic.mmio_write(region, index, offset, len, value, &memory);
                 Some(0)
             } else {
                 Some(g.gic.mmio_read(region, index, offset, len))
@@ -148,13 +167,14 @@ impl Vcpu {
             self.cpu.skip_instruction();
             return Ok(None);
         }
-        if a.write && self.vm.io_events.write(a.ipa, len, a.value) {
+        let events = &self.vm.io_events;
+        if a.write && (events.write(a.ipa, len, value) || self.vm.coalesced.write(a.ipa, len, value)) {
             self.shared.stats.count(Stat::MmioKernel);
             self.cpu.skip_instruction();
             return Ok(None);
         }
         self.shared.stats.count(Stat::MmioUser);
-        let data = if a.write { a.value.to_le_bytes() } else { [0; 8] };
+        let data = if a.write { value.to_le_bytes() } else { [0; 8] };
         self.mmio = Mmio { ipa: a.ipa, len, write: a.write, data, pending: Some(a.iss) };
         Ok(Some(Leave::Mmio))
     }
@@ -183,6 +203,9 @@ impl Vcpu {
     fn put(&mut self, iss: u32, v: u64) {
         let bits = iss::size(iss) as u32 * 8;
         let mut v = if bits == 64 { v } else { v & ((1 << bits) - 1) };
+        if self.cpu.data_is_big_endian() {
+            v = swapped(v, iss::size(iss));
+        }
         if iss::sign_extend(iss) && bits < 64 {
             v = (((v << (64 - bits)) as i64) >> (64 - bits)) as u64;
         }
@@ -272,6 +295,11 @@ impl Vcpu {
             }
         }
     }
+}
+
+/// The low `len` bytes the other way round.
+fn swapped(v: u64, len: usize) -> u64 {
+    v.swap_bytes() >> (64 - 8 * len)
 }
 
 fn is_timer(r: SysReg) -> bool {

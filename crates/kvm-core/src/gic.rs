@@ -241,6 +241,8 @@ pub(crate) struct GicState {
     vcpus: Vec<Arc<Shared>>,
     /// Owned interrupts: INTID and, of a PPI, the vCPU.
     owners: HashMap<(u32, Option<usize>), Source>,
+    /// SPIs whose end irqfds with resample wait for.
+    watched: Vec<u32>,
 }
 
 impl GicState {
@@ -285,6 +287,17 @@ impl GicState {
     pub fn is_owned(&self, intid: u32, vcpu: Option<usize>) -> bool {
         self.owners.contains_key(&(intid, vcpu))
     }
+
+    /// Of these SPIs, and no others, the end is reported.
+    pub fn watch(&mut self, spis: Vec<u32>) {
+        for spi in std::mem::replace(&mut self.watched, spis) {
+            let _ = self.gic.set_notify_eoi(spi, false);
+        }
+        for spi in &self.watched {
+            // A route can name a line that is not there.
+            let _ = self.gic.set_notify_eoi(*spi, true);
+        }
+    }
 }
 
 impl VmInner {
@@ -307,6 +320,9 @@ impl VmInner {
         let mut g = self.gic.lock().unwrap_or_else(PoisonError::into_inner);
         let g = g.as_mut()?;
         let r = f(g);
+        if self.irq_fds.any_resampled() {
+            self.resample(g);
+        }
         g.deliver();
         Some(r)
     }
@@ -349,8 +365,10 @@ impl VmInner {
         for (n, its) in setup.its.iter_mut().enumerate() {
             gic.set_its(n, std::mem::take(&mut its.its)).map_err(|_| Errno::EINVAL)?;
         }
-        let mut state = GicState { gic, frames: Vec::new(), vcpus, owners: HashMap::new() };
+        let mut state =
+            GicState { gic, frames: Vec::new(), vcpus, owners: HashMap::new(), watched: Vec::new() };
         state.place(&setup);
+        self.routing.set_default(setup.nr_irqs.unwrap_or(DEFAULT_NR_IRQS) - 32);
         *self.gic.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
         drop(setup);
         drop(by_id);

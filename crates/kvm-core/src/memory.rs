@@ -1,192 +1,265 @@
-//! Memory slots (KVM_SET_USER_MEMORY_REGION), and guest memory as the GIC's tables see it.
+//! Memory slots (KVM_SET_USER_MEMORY_REGION, kvm-arm64-abi.md §13.1).
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ulna_arm_cpu::mem::physmap::{PAGE_SIZE, find_slot};
-use ulna_arm_cpu::mem::{PhysMap, Slot};
-use ulna_arm_cpu::shared::{Request, VmShared};
+use ulna_arm_cpu::mem::Slot;
+use ulna_arm_cpu::mem::dirty::DirtyLog;
+use ulna_arm_cpu::mem::physmap::{PAGE_SHIFT, PAGE_SIZE};
+use ulna_arm_cpu::shared::Request;
+use ulna_kvm_abi::structs::UserspaceMemoryRegion;
 use ulna_kvm_abi::{Errno, MEM_LOG_DIRTY_PAGES, MEM_READONLY, NR_MEMSLOTS};
-use ulna_vgic::{GuestMemory, MemoryError};
 
 use crate::Result;
+use crate::tracking::Tracking;
+use crate::vm::{Vm, VmInner};
 
-/// A slot with what keeps its memory mapped, for the slot that may take its place.
+pub(crate) use crate::tables::{GuestTables, Tables};
+
+/// A slot has fewer pages than this.
+const MAX_PAGES: u64 = (1 << 31) - 1;
+/// User addresses of arm64 end here (48 bits).
+const USER_END: u64 = 1 << 48;
+
+/// Keeps the memory of a slot mapped.
+pub type MemoryOwner = Arc<dyn Any + Send + Sync>;
+
+/// A slot with what the VMM said about it.
 #[derive(Clone)]
-struct Entry {
-    slot: Arc<Slot>,
-    owner: Arc<dyn Any + Send + Sync>,
+pub(crate) struct Entry {
+    pub slot: Arc<Slot>,
+    flags: u32,
+    /// What the VMM calls the memory: an address in its address space, which need not be this one.
+    userspace_addr: u64,
+    owner: MemoryOwner,
 }
 
 /// The slots of a VM.
 #[derive(Default)]
 pub(crate) struct Slots {
     by_id: Mutex<BTreeMap<u32, Entry>>,
+    pub tracking: Tracking,
+}
+
+/// What a request comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Nothing,
+    Create,
+    Delete,
+    /// Another address or other flags.
+    Replace,
+}
+
+/// What a KVM_SET_USER_MEMORY_REGION would do, in the kernel's order of checks.
+fn plan(
+    slots: &BTreeMap<u32, Entry>,
+    all: &[Arc<Slot>],
+    ipa_bits: u8,
+    r: &UserspaceMemoryRegion,
+) -> Result<Change> {
+    let unaligned = |v: u64| v & (PAGE_SIZE - 1) != 0;
+    if r.flags & !(MEM_LOG_DIRTY_PAGES | MEM_READONLY) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let user_end = r.userspace_addr.checked_add(r.memory_size);
+    if unaligned(r.memory_size | r.guest_phys_addr | r.userspace_addr)
+        || user_end.is_none_or(|e| e > USER_END)
+        // The upper half of `slot` is the address space: arm64 has one.
+        || r.slot >= NR_MEMSLOTS
+        || r.guest_phys_addr.checked_add(r.memory_size).is_none()
+        || r.memory_size >> PAGE_SHIFT > MAX_PAGES
+    {
+        return Err(Errno::EINVAL);
+    }
+    let (base, end) = (r.guest_phys_addr, r.guest_phys_addr + r.memory_size);
+    let change = match slots.get(&r.slot) {
+        None if r.memory_size == 0 => return Err(Errno::EINVAL),
+        None => Change::Create,
+        Some(_) if r.memory_size == 0 => return Ok(Change::Delete),
+        Some(old) => {
+            if (r.userspace_addr, r.memory_size) != (old.userspace_addr, old.slot.len)
+                || (r.flags ^ old.flags) & MEM_READONLY != 0
+            {
+                return Err(Errno::EINVAL);
+            }
+            match (base == old.slot.ipa, r.flags == old.flags) {
+                (true, true) => return Ok(Change::Nothing),
+                _ => Change::Replace,
+            }
+        }
+    };
+    let first = all.partition_point(|s| s.ipa + s.len <= base);
+    if all[first..].iter().take_while(|s| s.ipa < end).any(|s| s.id != r.slot) {
+        return Err(Errno::EEXIST);
+    }
+    if end > 1 << ipa_bits { Err(Errno::EFAULT) } else { Ok(change) }
 }
 
 impl Slots {
     /// The slots as text.
     pub fn dump(&self) -> String {
-        let slots = self.by_id.lock().unwrap_or_else(|e| e.into_inner());
         let one = |(id, e): (&u32, &Entry)| {
             let (s, log) = (&e.slot, e.slot.dirty.is_some());
             format!("{id}: {:x}+{:x} at {:x} {} {log}", s.ipa, s.len, s.host_base() as usize, s.readonly)
         };
-        slots.iter().map(one).collect::<Vec<_>>().join(", ")
+        self.table().iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The slots by id.
+    pub fn table(&self) -> MutexGuard<'_, BTreeMap<u32, Entry>> {
+        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes of slot `id`, if there is one.
     pub fn size(&self, id: u32) -> Option<u64> {
-        self.by_id.lock().unwrap_or_else(|e| e.into_inner()).get(&id).map(|e| e.slot.len)
+        self.table().get(&id).map(|e| e.slot.len)
     }
 
-    /// Adds slot `id`.
+    /// KVM_SET_USER_MEMORY_REGION. `backing` is asked for the memory of a new slot, when everything else is right. No vCPU
+    /// uses the old slot any more when this returns.
     ///
     /// # Safety
-    /// As for [`Slot::new`].
-    #[allow(clippy::too_many_arguments)]
-    pub unsafe fn add(
+    /// As for [`Vm::set_memory`].
+    unsafe fn set(
         &self,
-        id: u32,
+        vm: &VmInner,
+        r: &UserspaceMemoryRegion,
+        backing: impl FnOnce() -> Result<(*mut u8, MemoryOwner)>,
+    ) -> Result<()> {
+        let mut slots = self.table();
+        let change = plan(&slots, &vm.memory.slots(), vm.ipa_bits, r)?;
+        let old = slots.get(&r.slot).cloned();
+        let new = match (change, &old) {
+            (Change::Nothing, _) => return Ok(()),
+            (Change::Delete, _) => None,
+            (_, Some(old)) => Some((old.slot.host_base(), old.owner.clone())),
+            (_, None) => Some(backing()?),
+        };
+        let new = match new {
+            Some((host, owner)) => {
+                if host as u64 & (PAGE_SIZE - 1) != 0 {
+                    return Err(Errno::EINVAL);
+                }
+                let kept = old.as_ref().and_then(|e| e.slot.dirty.clone());
+                let dirty = (r.flags & MEM_LOG_DIRTY_PAGES != 0).then(|| {
+                    kept.unwrap_or_else(|| Arc::new(self.tracking.new_log(r.memory_size >> PAGE_SHIFT)))
+                });
+                let readonly = r.flags & MEM_READONLY != 0;
+                let (ipa, len) = (r.guest_phys_addr, r.memory_size);
+                // SAFETY: the caller's; what takes another's place has the same memory and owner.
+                let slot =
+                    Arc::new(unsafe { Slot::new(r.slot, ipa, len, host, readonly, dirty, owner.clone()) });
+                Some(Entry { slot, flags: r.flags, userspace_addr: r.userspace_addr, owner })
+            }
+            None => None,
+        };
+        vm.memory.update(|all| {
+            if let Some(old) = &old {
+                all.retain(|s| !Arc::ptr_eq(s, &old.slot));
+            }
+            if let Some(new) = &new {
+                all.insert(all.partition_point(|s| s.ipa < new.slot.ipa), new.slot.clone());
+            }
+        });
+        match new {
+            Some(new) => slots.insert(r.slot, new),
+            None => slots.remove(&r.slot),
+        };
+        if old.is_some() {
+            // Nothing is derived from a slot that was not there.
+            vm.shared.quiesce(Request::FlushAll);
+        }
+        Ok(())
+    }
+}
+
+impl Tracking {
+    /// The log of a slot whose writes are to be logged from now on.
+    fn new_log(&self, pages: u64) -> DirtyLog {
+        let set = self.initially_set();
+        if self.ring_bytes.load(Ordering::SeqCst) != 0 {
+            DirtyLog::ring(pages, self.ring_bitmap.load(Ordering::SeqCst), set)
+        } else {
+            DirtyLog::bitmap(pages, set)
+        }
+    }
+}
+
+/// A request on a slot that is there already.
+fn no_memory() -> Result<(*mut u8, MemoryOwner)> {
+    Err(Errno::EINVAL)
+}
+
+impl Vm {
+    /// KVM_SET_USER_MEMORY_REGION. `backing` is asked for the memory of a new slot, when everything else is right:
+    /// `userspace_addr` may be an address of another process, and is only compared.
+    ///
+    /// # Safety
+    /// The memory that `backing` gives must stay mapped (and writable, unless the slot is read-only) while its owner lives,
+    /// and nobody may hold Rust references into it.
+    pub unsafe fn set_memory(
+        &self,
+        region: &UserspaceMemoryRegion,
+        backing: impl FnOnce() -> Result<(*mut u8, MemoryOwner)>,
+    ) -> Result<()> {
+        self.0.check_alive()?;
+        // SAFETY: the caller's.
+        unsafe { self.0.slots.set(&self.0, region, backing) }
+    }
+
+    /// KVM_SET_USER_MEMORY_REGION with memory of this process: `owner` keeps it mapped.
+    ///
+    /// # Safety
+    /// `host..host+len` must stay mapped (and writable, unless the slot is read-only) while `owner` lives, and nobody may
+    /// hold Rust references into it.
+    pub unsafe fn set_user_memory_region(
+        &self,
+        slot: u32,
         gpa: u64,
         len: u64,
         host: *mut u8,
         flags: u32,
-        owner: Arc<dyn Any + Send + Sync>,
-        ipa_bits: u8,
-        map: &PhysMap,
-        shared: &VmShared,
+        owner: MemoryOwner,
     ) -> Result<()> {
-        let aligned = (gpa | len | host as u64) & (PAGE_SIZE - 1) == 0;
-        if flags & !(MEM_LOG_DIRTY_PAGES | MEM_READONLY) != 0 || !aligned || id >= NR_MEMSLOTS || len == 0 {
-            return Err(Errno::EINVAL);
-        }
-        let end = gpa.checked_add(len).ok_or(Errno::EINVAL)?;
-        if end > 1 << ipa_bits {
-            return Err(Errno::EFAULT);
-        }
-        let mut slots = self.by_id.lock().unwrap_or_else(|e| e.into_inner());
-        if slots.contains_key(&id) {
-            // Size and host address of a slot never change; moving and its flags are `change`.
-            return Err(Errno::EINVAL);
-        }
-        if slots.values().any(|s| s.slot.ipa < end && gpa < s.slot.ipa + s.slot.len) {
-            return Err(Errno::EEXIST);
-        }
-        let (readonly, dirty) = (flags & MEM_READONLY != 0, log_for(len, flags));
+        let r = UserspaceMemoryRegion {
+            slot,
+            flags,
+            guest_phys_addr: gpa,
+            memory_size: len,
+            userspace_addr: host as u64,
+        };
         // SAFETY: the caller's.
-        let slot = unsafe { Slot::new(id, gpa, len, host, readonly, dirty, owner.clone()) };
-        slots.insert(id, Entry { slot: Arc::new(slot), owner });
-        publish(&slots, map, shared);
-        Ok(())
+        unsafe { self.set_memory(&r, || Ok((host, owner))) }
     }
 
-    /// Moves slot `id` to `gpa`, or changes whether writes to it are logged; no vCPU uses the old one when this returns.
-    pub fn change(
-        &self,
-        id: u32,
-        gpa: u64,
-        flags: u32,
-        ipa_bits: u8,
-        map: &PhysMap,
-        shared: &VmShared,
-    ) -> Result<()> {
-        if flags & !(MEM_LOG_DIRTY_PAGES | MEM_READONLY) != 0 || gpa & (PAGE_SIZE - 1) != 0 {
-            return Err(Errno::EINVAL);
-        }
-        let mut slots = self.by_id.lock().unwrap_or_else(|e| e.into_inner());
-        let old = slots.get(&id).cloned().ok_or(Errno::EINVAL)?;
-        if old.slot.readonly != (flags & MEM_READONLY != 0) {
-            return Err(Errno::EINVAL);
-        }
-        let end = gpa.checked_add(old.slot.len).ok_or(Errno::EINVAL)?;
-        if end > 1 << ipa_bits {
-            return Err(Errno::EFAULT);
-        }
-        if slots.iter().any(|(n, s)| *n != id && s.slot.ipa < end && gpa < s.slot.ipa + s.slot.len) {
-            return Err(Errno::EEXIST);
-        }
-        // A moved slot starts with a clean log.
-        let keep = gpa == old.slot.ipa && flags & MEM_LOG_DIRTY_PAGES != 0;
-        let dirty = if keep { old.slot.dirty.clone() } else { None };
-        let dirty = dirty.or_else(|| log_for(old.slot.len, flags));
-        let (len, host, readonly) = (old.slot.len, old.slot.host_base(), old.slot.readonly);
-        // SAFETY: the memory that the old slot's owner keeps mapped; the new one keeps the same owner.
-        let slot = unsafe { Slot::new(id, gpa, len, host, readonly, dirty, old.owner.clone()) };
-        slots.insert(id, Entry { slot: Arc::new(slot), owner: old.owner });
-        publish(&slots, map, shared);
-        Ok(())
-    }
-
-    /// Deletes slot `id`; no vCPU uses it any more when this returns.
-    pub fn remove(&self, id: u32, map: &PhysMap, shared: &VmShared) -> Result<()> {
-        let mut slots = self.by_id.lock().unwrap_or_else(|e| e.into_inner());
-        slots.remove(&id).ok_or(Errno::EINVAL)?;
-        publish(&slots, map, shared);
-        Ok(())
-    }
-}
-
-/// The log of a slot with KVM_MEM_LOG_DIRTY_PAGES: one bit a page.
-fn log_for(len: u64, flags: u32) -> Option<Arc<[AtomicU64]>> {
-    let words = (len / PAGE_SIZE).div_ceil(64);
-    (flags & MEM_LOG_DIRTY_PAGES != 0).then(|| (0..words).map(|_| AtomicU64::default()).collect())
-}
-
-fn publish(slots: &BTreeMap<u32, Entry>, map: &PhysMap, shared: &VmShared) {
-    map.set_slots(slots.values().map(|e| e.slot.clone()).collect());
-    shared.quiesce(Request::FlushAll);
-}
-
-/// Guest memory for ITS and LPI tables.
-pub(crate) struct Tables<'a>(pub &'a PhysMap);
-
-impl Tables<'_> {
-    /// Goes through `ipa..ipa+len` by slots: slot, address, and the range of the buffer. A guest can make the ITS look at
-    /// its tables a million times for one store, so the slots are looked up once an access and not once a byte.
-    fn each(
-        &self,
-        ipa: u64,
-        len: usize,
-        mut f: impl FnMut(&Slot, u64, std::ops::Range<usize>),
-    ) -> std::result::Result<(), MemoryError> {
-        let slots = self.0.slots();
-        let mut done = 0;
-        while done < len {
-            let at = ipa.checked_add(done as u64).ok_or(MemoryError)?;
-            let slot = find_slot(&slots, at).ok_or(MemoryError)?;
-            let room = usize::try_from(slot.len - (at - slot.ipa)).unwrap_or(usize::MAX);
-            let end = done + room.min(len - done);
-            f(slot, at, done..end);
-            done = end;
-        }
-        Ok(())
-    }
-}
-
-impl GuestMemory for Tables<'_> {
-    fn read(&self, ipa: u64, buf: &mut [u8]) -> std::result::Result<(), MemoryError> {
-        let len = buf.len();
-        self.each(ipa, len, |s, at, range| {
-            for (i, b) in buf[range].iter_mut().enumerate() {
-                // SAFETY: the address lies in the slot, which keeps its memory mapped; guest memory is accessed volatile.
-                *b = unsafe { s.host(at + i as u64).read_volatile() };
-            }
+    /// KVM_SET_USER_MEMORY_REGION of a slot that exists: moves it, or changes whether it logs.
+    pub fn change_memory_region(&self, slot: u32, gpa: u64, flags: u32) -> Result<()> {
+        self.again(slot, |r| {
+            r.guest_phys_addr = gpa;
+            r.flags = flags;
         })
     }
 
-    fn write(&self, ipa: u64, buf: &[u8]) -> std::result::Result<(), MemoryError> {
-        self.each(ipa, buf.len(), |s, at, range| {
-            if s.readonly {
-                return;
-            }
-            for (i, b) in buf[range].iter().enumerate() {
-                s.mark_dirty(at + i as u64);
-                // SAFETY: as in `read`, and the slot is writable.
-                unsafe { s.host(at + i as u64).write_volatile(*b) };
-            }
-        })
+    /// KVM_SET_USER_MEMORY_REGION with size 0: deletes the slot.
+    pub fn delete_memory_region(&self, slot: u32) -> Result<()> {
+        self.again(slot, |r| r.memory_size = 0)
+    }
+
+    fn again(&self, slot: u32, change: impl FnOnce(&mut UserspaceMemoryRegion)) -> Result<()> {
+        self.0.check_alive()?;
+        let old = self.0.slots.table().get(&slot).cloned().ok_or(Errno::EINVAL)?;
+        let mut r = UserspaceMemoryRegion {
+            slot,
+            flags: old.flags,
+            guest_phys_addr: old.slot.ipa,
+            memory_size: old.slot.len,
+            userspace_addr: old.userspace_addr,
+        };
+        change(&mut r);
+        // SAFETY: no memory comes in.
+        unsafe { self.set_memory(&r, no_memory) }
     }
 }

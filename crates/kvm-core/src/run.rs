@@ -28,7 +28,9 @@ pub enum Run<'a> {
     Debug(u32, u64),
     /// KVM_EXIT_ARM_NISV: ESR_EL2.ISS as far as valid, IPA.
     ArmNisv(u64, u64),
-    /// A kick: KVM_RUN would fail with EINTR.
+    /// KVM_EXIT_DIRTY_RING_FULL: the VMM is to harvest and reset.
+    DirtyRingFull,
+    /// A kick, or a change of [`Vcpu::device_irq_level`]: KVM_RUN would fail with EINTR.
     Intr,
 }
 
@@ -43,6 +45,7 @@ pub(crate) enum Leave {
     Hypercall { function: u64, flags: u64 },
     Debug(u32, u64),
     ArmNisv { iss: u64, ipa: u64 },
+    DirtyRingFull,
     Intr,
 }
 
@@ -77,6 +80,7 @@ impl Vcpu {
         self.claim_timers()?;
         self.enable_pmu()?;
         self.settle_counters();
+        self.user_irqchip = !self.vm.gic_exists();
         self.vm.started.store(true, Ordering::SeqCst);
         self.ran = true;
         Ok(())
@@ -111,6 +115,7 @@ impl Vcpu {
             Leave::Hypercall { function, flags } => Run::Hypercall(function, flags),
             Leave::Debug(esr, far) => Run::Debug(esr, far),
             Leave::ArmNisv { iss, ipa } => Run::ArmNisv(iss, ipa),
+            Leave::DirtyRingFull => Run::DirtyRingFull,
             Leave::Intr => Run::Intr,
         })
     }
@@ -121,7 +126,8 @@ impl Vcpu {
             self.cpu.state.set_sys(r, 0);
         }
         let left = loop {
-            if self.shared.take_kick() || self.shared.immediate_exit.load(Ordering::SeqCst) {
+            let interrupted = self.shared.take_kick() || self.shared.immediate_exit.load(Ordering::SeqCst);
+            if interrupted || self.device_levels_changed() {
                 self.shared.stats.count(Stat::Signal);
                 break Ok(Leave::Intr);
             }
@@ -131,7 +137,13 @@ impl Vcpu {
                 Ok(Power::Leave(l)) => break Ok(l),
                 Err(e) => break Err(e),
             }
+            if self.shared.ring().is_some_and(|r| r.full()) {
+                break Ok(Leave::DirtyRingFull);
+            }
             self.update_timers();
+            if self.device_levels_changed() {
+                break Ok(Leave::Intr);
+            }
             let exit = self.cpu.run();
             self.shared.stats.count(Stat::Exits);
             self.update_pmu();
@@ -145,7 +157,22 @@ impl Vcpu {
         if self.planned.take().is_some() {
             self.vm.timers.set(self.shared.id, None, &self.shared);
         }
+        if self.user_irqchip {
+            self.update_timer_lines();
+            self.device_irq_level = self.device_levels();
+        }
         left
+    }
+
+    /// Outputs of in-kernel devices, as `kvm_run` shows them.
+    fn device_levels(&self) -> u64 {
+        let [virt, phys] = self.timer_levels.map(|l| l == Some(true));
+        u64::from(virt) | u64::from(phys) << 1 | u64::from(self.pmu_level) << 2
+    }
+
+    /// Must a VMM that is the interrupt controller hear of a change?
+    fn device_levels_changed(&self) -> bool {
+        self.user_irqchip && self.device_levels() != self.device_irq_level
     }
 
     /// Looks at mp_state: blocks while the vCPU is stopped, carries out a reset that CPU_ON asked for.
@@ -236,7 +263,8 @@ impl Vcpu {
     pub(crate) fn sleep(&mut self, until: Option<u64>) {
         loop {
             let deadline = self.update_timer_lines();
-            if self.interrupt_pending() {
+            // A timer that is up ends the waiting even where nobody carries its interrupt to the CPU.
+            if self.interrupt_pending() || self.user_irqchip && self.timer_levels.contains(&Some(true)) {
                 return;
             }
             let icount = self.cpu.state.icount;

@@ -9,6 +9,7 @@ use ulna_arm_cpu::CpuLines;
 use ulna_arm_cpu::shared::Pe;
 use ulna_kvm_abi::mp_state;
 
+use crate::dirty_ring::DirtyRing;
 use crate::stats::Stats;
 
 /// A reset that PSCI CPU_ON asked for, carried out by the vCPU's own thread.
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     /// INTID of the PMU's overflow interrupt; 0 is none.
     pub pmu_irq: AtomicU32,
     pub stats: Stats,
+    ring: OnceLock<Arc<DirtyRing>>,
 }
 
 impl Shared {
@@ -57,6 +59,16 @@ impl Shared {
         let s = Shared { id, index, ..Shared::default() };
         let _ = s.pe.set(pe);
         s
+    }
+
+    /// Gives it a dirty ring.
+    pub fn set_ring(&self, r: Arc<DirtyRing>) {
+        let _ = self.ring.set(r);
+    }
+
+    /// Its dirty ring.
+    pub fn ring(&self) -> Option<&Arc<DirtyRing>> {
+        self.ring.get()
     }
 
     /// The power state under its lock.

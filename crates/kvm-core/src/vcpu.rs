@@ -10,6 +10,7 @@ use ulna_machine::{Machine, VcpuFeatures};
 
 use crate::Result;
 use crate::debug::{DebugState, Faults};
+use crate::dirty_ring::DirtyRing;
 use crate::exits::Mmio;
 use crate::shared::{ResetTo, Shared};
 use crate::stolen::Stolen;
@@ -60,11 +61,14 @@ pub struct Vcpu {
     /// KVM_SET_GUEST_DEBUG.
     pub(crate) debug: DebugState,
     pub(crate) faults: Faults,
+    /// It runs without an in-kernel interrupt controller.
+    pub(crate) user_irqchip: bool,
+    pub(crate) device_irq_level: u64,
 }
 
 impl Vcpu {
     /// `index` is its number in the order of creation.
-    pub(crate) fn new(vm: Arc<VmInner>, id: u32, index: usize) -> Vcpu {
+    pub(crate) fn new(vm: Arc<VmInner>, id: u32, index: usize) -> Result<Vcpu> {
         let mut cpu = Box::new(Cpu::new(CpuConfig {
             features: FeatSet::EMPTY,
             memory: vm.memory.clone(),
@@ -76,7 +80,13 @@ impl Vcpu {
         cpu.pmu_emulated = true;
         cpu.set_engine(vm.config.engine, ulna_arm_cpu::jit::DEFAULT_CACHE);
         let shared = Arc::new(Shared::new(id, index, cpu.pe.clone()));
-        Vcpu {
+        let ring = vm.slots.tracking.ring_bytes.load(Ordering::SeqCst);
+        if ring != 0 {
+            let ring = Arc::new(DirtyRing::new(ring)?);
+            cpu.dirty_sink = Some(ring.clone());
+            shared.set_ring(ring);
+        }
+        Ok(Vcpu {
             vm,
             shared,
             cpu,
@@ -93,7 +103,20 @@ impl Vcpu {
             pmu_level: false,
             debug: DebugState::default(),
             faults: Faults::default(),
-        }
+            user_irqchip: false,
+            device_irq_level: 0,
+        })
+    }
+
+    /// Its dirty ring, if KVM_CAP_DIRTY_LOG_RING_ACQ_REL was enabled before it was created.
+    pub fn dirty_ring(&self) -> Option<&Arc<DirtyRing>> {
+        self.shared.ring()
+    }
+
+    /// `kvm_run.s.regs.device_irq_level`: outputs of the virtual (bit 0) and physical (1) timer and the PMU (2) as the
+    /// last KVM_RUN left them, without an in-kernel interrupt controller.
+    pub fn device_irq_level(&self) -> u64 {
+        self.device_irq_level
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

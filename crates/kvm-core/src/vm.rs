@@ -1,6 +1,5 @@
 //! A VM descriptor.
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
@@ -14,16 +13,17 @@ use ulna_arm_regs::row::Storage;
 use ulna_kvm_abi::{Errno, MAX_VCPUS, SmcccFilter, VcpuInit, device};
 use ulna_machine::{Machine, VcpuFeatures};
 use ulna_profile::Profile;
-use ulna_vgic::Region;
 
 use crate::Result;
 use crate::clock::SystemClock;
+use crate::coalesced::Coalesced;
 use crate::device::Device;
 use crate::eventfd::{IoEvents, IrqFds};
 use crate::firmware::Firmware;
 use crate::gic::{GicSetup, GicState};
 use crate::kvm::KvmConfig;
-use crate::memory::{Slots, Tables};
+use crate::memory::Slots;
+use crate::routing::Routing;
 use crate::shared::Shared;
 use crate::timers::TimerThread;
 use crate::vcpu::Vcpu;
@@ -83,6 +83,8 @@ pub(crate) struct VmInner {
     pub firmware: Firmware,
     pub io_events: IoEvents,
     pub irq_fds: IrqFds,
+    pub routing: Routing,
+    pub coalesced: Coalesced,
 }
 
 fn irregular(profile: &Profile) -> Irregular {
@@ -128,41 +130,10 @@ impl Vm {
             firmware: Firmware::default(),
             io_events: IoEvents::default(),
             irq_fds: IrqFds::default(),
+            routing: Routing::default(),
+            coalesced: Coalesced::default(),
             config,
         }))
-    }
-
-    /// KVM_SET_USER_MEMORY_REGION of a new slot; `owner` keeps the memory mapped.
-    ///
-    /// # Safety
-    /// `host..host+len` must stay mapped (and writable, unless the slot is read-only) while `owner` lives, and nobody may
-    /// hold Rust references into it.
-    pub unsafe fn set_user_memory_region(
-        &self,
-        slot: u32,
-        gpa: u64,
-        len: u64,
-        host: *mut u8,
-        flags: u32,
-        owner: Arc<dyn Any + Send + Sync>,
-    ) -> Result<()> {
-        let v = &self.0;
-        v.check_alive()?;
-        // SAFETY: the caller's.
-        unsafe { v.slots.add(slot, gpa, len, host, flags, owner, v.ipa_bits, &v.memory, &v.shared) }
-    }
-
-    /// KVM_SET_USER_MEMORY_REGION of a slot that exists: moves it, or changes whether it logs.
-    pub fn change_memory_region(&self, slot: u32, gpa: u64, flags: u32) -> Result<()> {
-        let v = &self.0;
-        v.check_alive()?;
-        v.slots.change(slot, gpa, flags, v.ipa_bits, &v.memory, &v.shared)
-    }
-
-    /// KVM_SET_USER_MEMORY_REGION with size 0: deletes the slot.
-    pub fn delete_memory_region(&self, slot: u32) -> Result<()> {
-        self.0.check_alive()?;
-        self.0.slots.remove(slot, &self.0.memory, &self.0.shared)
     }
 
     /// KVM_CREATE_VCPU.
@@ -187,7 +158,7 @@ impl Vm {
             return Err(Errno::EEXIST);
         }
         locked(&vm.gic_setup).check_new_vcpu(vcpus.len(), vm.ipa_bits)?;
-        let vcpu = Vcpu::new(vm.clone(), id, vcpus.len());
+        let vcpu = Vcpu::new(vm.clone(), id, vcpus.len())?;
         vcpus.insert(id, vcpu.shared().clone());
         if !vm.offsets_fixed.load(Ordering::SeqCst) {
             // The virtual counter starts near zero: the last vCPU created wins, VM-wide.
@@ -330,16 +301,7 @@ impl Vm {
         if !self.0.gic_exists() {
             return Err(Errno::EINVAL);
         }
-        let map = self.0.memory.clone();
-        self.with_gic(|g| {
-            let frame = g.frame(doorbell).ok_or(Errno::EINVAL)?;
-            let Region::Its(its) = frame.0 else { return Err(Errno::EINVAL) };
-            match g.gic.inject_msi(its, devid, data, &Tables(&map)) {
-                Ok(()) => Ok(true),
-                Err(ulna_vgic::MsiError::ItsDisabled) => Err(Errno::EBUSY),
-                Err(_) => Ok(false),
-            }
-        })
+        self.with_gic(|g| self.0.send_msi(g, doorbell, devid, data))
     }
 
     fn with_gic<T>(&self, f: impl FnOnce(&mut GicState) -> Result<T>) -> Result<T> {

@@ -351,3 +351,64 @@ fn no_number_left_means_nothing_was_made() {
     assert_eq!(files.ioctl(vm, req::CREATE_VCPU, 0, &mem), e(Errno::EEXIST), "the VM keeps it");
     assert_eq!(files.ioctl(vm, req::CREATE_VCPU, 1, &mem), vcpu);
 }
+
+#[test]
+fn what_a_guest_wrote_is_told_by_number() {
+    // loop: str x1, [x0]; ldr x2, [x3]; b loop
+    let v = Vmm::ready(&[0xf900_0001, 0xf940_0062, 0x17ff_fffe]);
+    v.set(RegId::x(0), RAM + 0x1008);
+    v.set(RegId::x(3), NOWHERE);
+    let log = |slot, bitmap| DirtyLog { slot, padding: 0, dirty_bitmap: bitmap };
+    assert_eq!(v.with(v.vm, req::GET_DIRTY_LOG, log(0, DATA)), e(Errno::ENOENT), "it does not log");
+    let size = v.files.ioctl(v.vm, req::CHECK_EXTENSION, cap::DIRTY_LOG_RING_ACQ_REL.into(), &v.mem);
+    assert_eq!(size, 0x10_0000);
+    let logging = UserspaceMemoryRegion {
+        slot: 0,
+        flags: 1,
+        guest_phys_addr: RAM,
+        memory_size: 0x1_0000,
+        userspace_addr: GUEST,
+    };
+    let mut other = logging;
+    other.userspace_addr += 0x1000;
+    assert_eq!(v.with(v.vm, req::SET_USER_MEMORY_REGION, other), e(Errno::EINVAL), "other memory");
+    assert_eq!(v.with(v.vm, req::SET_USER_MEMORY_REGION, logging), 0);
+    assert_eq!(v.run(), 0);
+    assert_eq!(v.with(v.vm, req::GET_DIRTY_LOG, log(0, 8)), e(Errno::EFAULT));
+    assert_eq!(v.with(v.vm, req::GET_DIRTY_LOG, log(0, DATA)), 0, "what could not be told is still there");
+    assert_eq!(v.mem.get::<u64>(DATA), Ok(2));
+    assert_eq!(v.with(v.vm, req::GET_DIRTY_LOG, log(0, DATA)), 0);
+    assert_eq!(v.mem.get::<u64>(DATA), Ok(0));
+    let clear = |first_page, dirty_bitmap| ClearDirtyLog { slot: 0, num_pages: 16, first_page, dirty_bitmap };
+    assert_eq!(v.run(), 0);
+    assert_eq!(v.with(v.vm, req::CLEAR_DIRTY_LOG, clear(1, DATA)), e(Errno::EINVAL));
+    assert_eq!(v.with(v.vm, req::CLEAR_DIRTY_LOG, clear(0, 8)), e(Errno::EFAULT));
+    v.mem.put(DATA, u64::MAX).unwrap();
+    assert_eq!(v.with(v.vm, req::CLEAR_DIRTY_LOG, clear(0, DATA)), 0);
+    assert_eq!(v.with(v.vm, req::GET_DIRTY_LOG, log(0, DATA)), 0);
+    assert_eq!(v.mem.get::<u64>(DATA), Ok(0));
+    assert_eq!(v.ask(v.vm, req::RESET_DIRTY_RINGS, 0), e(Errno::EINVAL));
+}
+
+#[test]
+fn zones_and_routes_are_set_by_number() {
+    let v = Vmm::ready(&[0xb900_0001, 0xf940_0002]); // str w1, [x0]; ldr x2, [x0]
+    v.set(RegId::x(0), NOWHERE);
+    let zone = CoalescedMmioZone { addr: NOWHERE, size: 8, pio: 0 };
+    assert_eq!(v.with(v.vm, req::REGISTER_COALESCED_MMIO, zone), 0);
+    assert_eq!(v.run(), 0);
+    let h = v.handle();
+    assert_eq!((h.page().get::<u8>(0x34), h.dirty_ring().is_some()), (0, false), "the store is in the ring");
+    assert_eq!(v.with(v.vm, req::UNREGISTER_COALESCED_MMIO, zone), 0);
+    let entry = IrqRoutingEntry { gsi: 3, kind: 1, ..IrqRoutingEntry::default() };
+    v.mem.put(ARG + 8, entry).unwrap();
+    assert_eq!(v.with(v.vm, req::SET_GSI_ROUTING, IrqRouting { nr: 1, flags: 0 }), 0);
+    for (nr, flags) in [(1, 1), (4097, 0), (2, 0)] {
+        v.mem.put(ARG + 8 + 48, entry).unwrap();
+        let r = v.with(v.vm, req::SET_GSI_ROUTING, IrqRouting { nr, flags });
+        assert_eq!(r, e(Errno::EINVAL), "{nr} {flags}: twice the same");
+    }
+    let end = BASE + LEN as u64 - 8;
+    v.mem.put(end, IrqRouting { nr: 1, flags: 0 }).unwrap();
+    assert_eq!(v.ask(v.vm, req::SET_GSI_ROUTING, end), e(Errno::EFAULT));
+}

@@ -9,6 +9,7 @@ use crate::cpu::Cpu;
 use crate::exception::{Exception, fsc};
 use crate::exit::{DataAbort, Exit};
 use crate::insn::Stop;
+use crate::lines::CpuLines;
 use crate::mem::attr::{Acc, AccessKind};
 use crate::mem::int::{AtomicInt, MemInt, get_bytes, put_bytes};
 use crate::mem::physmap::{PAGE_CODE, PAGE_WRITE_GRANTED, Slot, find_slot};
@@ -320,7 +321,12 @@ impl Cpu {
     /// write entry may be kept in the TLB.
     pub(crate) fn before_write(&mut self, ipa: u64) -> bool {
         let Some(s) = find_slot(&self.slots, ipa).cloned() else { return false };
-        s.mark_dirty(ipa);
+        if let Some(page) = s.mark_dirty(ipa)
+            && let Some(sink) = &self.dirty_sink
+            && sink.push(s.id, page)
+        {
+            self.lines.set(CpuLines::KICK);
+        }
         let flags = s.page_flags(ipa);
         // Announce the grant first, then look for code: a PE that decodes from the page announces first as well.
         let before = flags.fetch_or(PAGE_WRITE_GRANTED, Ordering::SeqCst);

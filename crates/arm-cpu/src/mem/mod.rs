@@ -3,6 +3,7 @@
 pub mod access;
 pub mod attr;
 mod block;
+pub mod dirty;
 pub mod int;
 mod pair;
 pub mod physmap;

@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
+use crate::mem::dirty::DirtyLog;
+
 /// Pages of slots and TLB entries are 4 KiB.
 pub const PAGE_SHIFT: u32 = 12;
 /// Size of a page.
@@ -27,8 +29,8 @@ pub struct Slot {
     host: *mut u8,
     /// Guest writes are stage-2 permission faults.
     pub readonly: bool,
-    /// Dirty bitmap, one bit a page, when logging.
-    pub dirty: Option<Arc<[AtomicU64]>>,
+    /// What was written, when logging.
+    pub dirty: Option<Arc<DirtyLog>>,
     flags: Box<[AtomicU8]>,
     code_gen: Box<[AtomicU32]>,
     _owner: Arc<dyn Any + Send + Sync>,
@@ -56,7 +58,7 @@ impl Slot {
         len: u64,
         host: *mut u8,
         readonly: bool,
-        dirty: Option<Arc<[AtomicU64]>>,
+        dirty: Option<Arc<DirtyLog>>,
         owner: Arc<dyn Any + Send + Sync>,
     ) -> Slot {
         let n = (len >> PAGE_SHIFT) as usize;
@@ -94,13 +96,18 @@ impl Slot {
             }
         }
     }
-    /// Marks the page of `ipa` dirty, when logging.
-    pub fn mark_dirty(&self, ipa: u64) {
+    /// A PE is about to write to the page of `ipa`: marks it dirty, when logging. The number of the page, when a ring is to
+    /// take it.
+    #[must_use = "a ring may have to take the page"]
+    pub fn mark_dirty(&self, ipa: u64) -> Option<u64> {
+        let page = self.page(ipa) as u64;
+        self.dirty.as_ref()?.mark(page).then_some(page)
+    }
+    /// The page of `ipa` was written, but not by a PE: marks it dirty, when logging. After the write, because nothing
+    /// makes whoever harvests the log wait for the writer.
+    pub fn mark_written(&self, ipa: u64) {
         if let Some(d) = &self.dirty {
-            let p = self.page(ipa);
-            if let Some(w) = d.get(p / 64) {
-                w.fetch_or(1 << (p % 64), Ordering::Relaxed);
-            }
+            d.mark_other(self.page(ipa) as u64);
         }
     }
 }
@@ -132,9 +139,17 @@ impl PhysMap {
     }
     /// Replaces all slots. The caller quiesces the PEs (`VmShared::quiesce(Request::FlushAll)`) before it relies on
     /// old slots being out of use.
-    pub fn set_slots(&self, mut slots: Vec<Arc<Slot>>) {
-        slots.sort_by_key(|s| s.ipa);
-        *self.slots.write().unwrap_or_else(|e| e.into_inner()) = Arc::new(slots);
+    pub fn set_slots(&self, slots: Vec<Arc<Slot>>) {
+        self.update(|all| {
+            *all = slots;
+            all.sort_by_key(|s| s.ipa);
+        });
+    }
+    /// Changes the slots, which `f` must leave sorted by address and apart; then as [`PhysMap::set_slots`].
+    pub fn update(&self, f: impl FnOnce(&mut Vec<Arc<Slot>>)) {
+        let mut slots = self.slots.write().unwrap_or_else(|e| e.into_inner());
+        // Copied only where somebody holds the old ones.
+        f(Arc::make_mut(&mut slots));
         self.version.fetch_add(1, Ordering::SeqCst);
     }
     /// Changes whenever the slots do.

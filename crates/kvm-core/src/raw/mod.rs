@@ -31,6 +31,7 @@
 //! ```
 
 mod device;
+mod dirty;
 mod dump;
 mod mem;
 mod page;

@@ -10,7 +10,7 @@ use ulna_kvm_abi::{Errno, RegId, device, exit};
 use super::page::{RunPage, run_offset};
 use super::{Caller, Descriptor, StatsFile, VmHandle};
 use crate::shared::Shared;
-use crate::{Result, Run, Vcpu};
+use crate::{DirtyRing, Result, Run, Vcpu};
 
 /// Offsets into the union of `kvm_run`.
 mod at {
@@ -74,6 +74,12 @@ impl VcpuHandle {
         &self.page
     }
 
+    /// Its dirty ring, which its VMM maps at page 64; without KVM_CAP_DIRTY_LOG_RING_ACQ_REL there is none. The page of
+    /// [`crate::Vm::coalesced_mmio_ring`] is page 1.
+    pub fn dirty_ring(&self) -> Option<&Arc<DirtyRing>> {
+        self.shared.ring()
+    }
+
     /// The vCPU itself, once nobody else uses it.
     pub fn lock(&self) -> MutexGuard<'_, Vcpu> {
         self.vcpu.lock().unwrap_or_else(PoisonError::into_inner)
@@ -111,47 +117,57 @@ impl VcpuHandle {
             page.put(run_offset::EXIT_REASON, exit::UNKNOWN);
             page.put(run_offset::FLAGS, 0u16);
         }
-        match vcpu.run()? {
-            Run::MmioRead(ipa, data) => put_mmio(page, ipa, data, false),
-            Run::MmioWrite(ipa, data) => put_mmio(page, ipa, data, true),
-            Run::SystemEvent(kind, data) => {
-                page.put(run_offset::EXIT_REASON, exit::SYSTEM_EVENT);
-                page.put(at::EVENT_TYPE, kind);
-                page.put(at::EVENT_NDATA, data.len() as u32);
-                for (n, v) in data.iter().enumerate() {
-                    page.put(at::EVENT_DATA + 8 * n, *v);
-                }
-            }
-            Run::Hypercall(function, flags) => {
-                page.put(run_offset::EXIT_REASON, exit::HYPERCALL);
-                page.put(at::CALL_NR, function);
-                // Arguments and result are in x0-x17.
-                page.put(at::CALL_ARGS, [0u64; 7]);
-                page.put(at::CALL_FLAGS, flags);
-            }
-            Run::Debug(esr, far) => {
-                page.put(run_offset::EXIT_REASON, exit::DEBUG);
-                page.put(run_offset::FLAGS, HSR_HIGH_VALID);
-                page.put(at::DEBUG_HSR, esr);
-                page.put(at::DEBUG_HSR_HIGH, 0u32);
-                if esr >> 26 == EC_WATCHPOINT {
-                    page.put(at::DEBUG_FAR, far);
-                }
-            }
-            Run::ArmNisv(iss, ipa) => {
-                page.put(run_offset::EXIT_REASON, exit::ARM_NISV);
-                page.put(at::NISV_ISS, iss);
-                page.put(at::NISV_IPA, ipa);
-            }
-            Run::Intr => {
-                if !immediate {
-                    page.put(run_offset::EXIT_REASON, exit::INTR);
-                }
-                return Err(Errno::EINTR);
+        let done = run_to_page(&mut vcpu, page, immediate);
+        if vcpu.user_irqchip && !immediate {
+            page.put(run_offset::DEVICE_IRQ_LEVEL, vcpu.device_irq_level());
+        }
+        done
+    }
+}
+
+/// The exit goes to the page.
+fn run_to_page(vcpu: &mut Vcpu, page: &RunPage, immediate: bool) -> Result<()> {
+    match vcpu.run()? {
+        Run::MmioRead(ipa, data) => put_mmio(page, ipa, data, false),
+        Run::MmioWrite(ipa, data) => put_mmio(page, ipa, data, true),
+        Run::SystemEvent(kind, data) => {
+            page.put(run_offset::EXIT_REASON, exit::SYSTEM_EVENT);
+            page.put(at::EVENT_TYPE, kind);
+            page.put(at::EVENT_NDATA, data.len() as u32);
+            for (n, v) in data.iter().enumerate() {
+                page.put(at::EVENT_DATA + 8 * n, *v);
             }
         }
-        Ok(())
+        Run::Hypercall(function, flags) => {
+            page.put(run_offset::EXIT_REASON, exit::HYPERCALL);
+            page.put(at::CALL_NR, function);
+            // Arguments and result are in x0-x17.
+            page.put(at::CALL_ARGS, [0u64; 7]);
+            page.put(at::CALL_FLAGS, flags);
+        }
+        Run::Debug(esr, far) => {
+            page.put(run_offset::EXIT_REASON, exit::DEBUG);
+            page.put(run_offset::FLAGS, HSR_HIGH_VALID);
+            page.put(at::DEBUG_HSR, esr);
+            page.put(at::DEBUG_HSR_HIGH, 0u32);
+            if esr >> 26 == EC_WATCHPOINT {
+                page.put(at::DEBUG_FAR, far);
+            }
+        }
+        Run::ArmNisv(iss, ipa) => {
+            page.put(run_offset::EXIT_REASON, exit::ARM_NISV);
+            page.put(at::NISV_ISS, iss);
+            page.put(at::NISV_IPA, ipa);
+        }
+        Run::DirtyRingFull => page.put(run_offset::EXIT_REASON, exit::DIRTY_RING_FULL),
+        Run::Intr => {
+            if !immediate {
+                page.put(run_offset::EXIT_REASON, exit::INTR);
+            }
+            return Err(Errno::EINTR);
+        }
     }
+    Ok(())
 }
 
 fn put_mmio(page: &RunPage, ipa: u64, data: &[u8], write: bool) {

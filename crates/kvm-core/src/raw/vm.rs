@@ -6,7 +6,7 @@ use ulna_kvm_abi::ioctl::{on, request};
 use ulna_kvm_abi::structs::*;
 use ulna_kvm_abi::{Errno, device};
 
-use super::{Caller, Descriptor, StatsFile, VcpuHandle};
+use super::{Caller, Descriptor, StatsFile, VcpuHandle, dirty};
 use crate::{Result, Vm};
 
 /// A VM and who may ask it.
@@ -94,6 +94,12 @@ pub(super) fn serve(vm: &Arc<VmHandle>, req: u32, arg: u64, caller: &Caller<'_>)
             let l = caller.get_writable::<IrqLevel>(arg)?;
             v.irq_line(l.irq, l.level != 0)?;
         }
+        request::GET_DIRTY_LOG => dirty::get_log(v, arg, caller)?,
+        request::CLEAR_DIRTY_LOG => dirty::clear_log(v, arg, caller)?,
+        request::RESET_DIRTY_RINGS => return v.reset_dirty_rings().map(|n| n as i32),
+        request::REGISTER_COALESCED_MMIO => v.register_coalesced_mmio(&caller.get(arg)?)?,
+        request::UNREGISTER_COALESCED_MMIO => v.unregister_coalesced_mmio(&caller.get(arg)?)?,
+        request::SET_GSI_ROUTING => dirty::set_routing(v, arg, caller)?,
         request::IRQFD => irqfd(v, &caller.get(arg)?, caller)?,
         request::IOEVENTFD => ioeventfd(v, &caller.get(arg)?, caller)?,
         request::ENABLE_CAP => {
@@ -153,24 +159,12 @@ pub(super) fn serve(vm: &Arc<VmHandle>, req: u32, arg: u64, caller: &Caller<'_>)
 }
 
 fn set_memory(v: &Vm, r: &UserspaceMemoryRegion, caller: &Caller<'_>) -> Result<()> {
-    if r.memory_size == 0 {
-        return v.delete_memory_region(r.slot);
-    }
-    if v.0.slots.size(r.slot).is_some() {
-        return v.change_memory_region(r.slot, r.guest_phys_addr, r.flags);
-    }
-    let backing = caller.mem.backing(r.userspace_addr, r.memory_size).ok_or(Errno::ENOMEM)?;
+    let backing = || {
+        let b = caller.mem.backing(r.userspace_addr, r.memory_size).ok_or(Errno::ENOMEM)?;
+        Ok((b.host, b.owner))
+    };
     // SAFETY: the memory is mapped while its owner lives, as whoever made the backing promised.
-    unsafe {
-        v.set_user_memory_region(
-            r.slot,
-            r.guest_phys_addr,
-            r.memory_size,
-            backing.host,
-            r.flags,
-            backing.owner,
-        )
-    }
+    unsafe { v.set_memory(r, backing) }
 }
 
 fn irqfd(v: &Vm, i: &IrqFd, caller: &Caller<'_>) -> Result<()> {
@@ -186,11 +180,9 @@ fn irqfd(v: &Vm, i: &IrqFd, caller: &Caller<'_>) -> Result<()> {
         return Err(Errno::EAGAIN);
     }
     let fd = caller.files.eventfd(i.fd as i32)?;
-    if i.flags & IRQFD_RESAMPLE != 0 {
-        caller.files.eventfd(i.resamplefd as i32)?;
-        return Err(Errno::EINVAL);
-    }
-    v.register_irqfd(fd, i.gsi)
+    let resample = i.flags & IRQFD_RESAMPLE != 0;
+    let resample = resample.then(|| caller.files.eventfd(i.resamplefd as i32)).transpose()?;
+    v.assign_irqfd(fd, i.gsi, resample)
 }
 
 fn ioeventfd(v: &Vm, e: &IoEventFd, caller: &Caller<'_>) -> Result<()> {
