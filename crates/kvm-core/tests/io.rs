@@ -218,6 +218,8 @@ fn handler() -> Vec<u32> {
     [
         start_gic(0, 0),
         poke(GICD + 0x80 + 4, u32::MAX),
+        // GICD_ICFGR2: KVM's SPIs are edge-triggered until the guest says otherwise.
+        poke(GICD + 0xc00 + 8, 0),
         poke(GICD + 0x100 + 4, 1 << (SPI - 32)),
         vec![WFI, mrs(0, SysReg::ICC_IAR1_EL1)],
         done(0),
