@@ -29,6 +29,7 @@ const GICR: u64 = 0x0810_0000;
 /// Where structures, what they lead to, and RAM stand in the caller's memory.
 const STRUCT: u64 = 0x1_0000;
 const VALUE: u64 = 0x1_1000;
+const SCRATCH: u64 = 0x1_8000;
 const HOST_RAM: u64 = 0x2_0000;
 const HOST_RAM_LEN: u64 = 0x20_0000;
 
@@ -212,6 +213,56 @@ impl Lab {
         self.put(HOST_RAM - 0x8000, &room);
         let r = self.ctl(vcpu, request::GET_REG_LIST, HOST_RAM - 0x8000);
         (r, self.get(HOST_RAM - 0x8000))
+    }
+
+    /// KVM_GET_ONE_REG of any size; a refused one leaves `v` alone.
+    pub fn get_reg_bytes(&self, vcpu: i32, id: RegId, v: &mut [u8]) -> i64 {
+        let _ = self.mem.write(SCRATCH, v);
+        let r = self.with(vcpu, request::GET_ONE_REG, &mut OneReg { id: id.0, addr: SCRATCH });
+        let _ = self.mem.read(SCRATCH, v);
+        r
+    }
+
+    /// KVM_SET_ONE_REG of any size.
+    pub fn set_reg_bytes(&self, vcpu: i32, id: RegId, v: &[u8]) -> i64 {
+        let _ = self.mem.write(SCRATCH, v);
+        self.with(vcpu, request::SET_ONE_REG, &mut OneReg { id: id.0, addr: SCRATCH })
+    }
+
+    /// Whether KVM_GET_ONE_REG answers, whatever it reads.
+    pub fn get_reg_status(&self, vcpu: i32, id: RegId) -> i64 {
+        self.with(vcpu, request::GET_ONE_REG, &mut OneReg { id: id.0, addr: SCRATCH })
+    }
+
+    /// KVM_GET_REG_LIST with room for `room` ids, the first of which is `first` before: result, how many there are,
+    /// the first afterwards.
+    pub fn reg_list_into(&self, vcpu: i32, room: u64, first: u64) -> (i64, u64, u64) {
+        self.put(SCRATCH, &room);
+        self.put(SCRATCH + 8, &first);
+        let r = self.ctl(vcpu, request::GET_REG_LIST, SCRATCH);
+        (r, self.get(SCRATCH), self.get(SCRATCH + 8))
+    }
+
+    /// KVM_GET_REG_LIST; empty when refused.
+    pub fn reg_list(&self, vcpu: i32) -> (i64, Vec<RegId>) {
+        let (r, n, _) = self.reg_list_into(vcpu, 2048, 0);
+        let n = if r == 0 { n.min(2048) } else { 0 };
+        (r, (1..=n).map(|i| RegId(self.get(SCRATCH + 8 * i))).collect())
+    }
+
+    /// An address with room for 28 KiB.
+    pub fn scratch(&self) -> u64 {
+        SCRATCH
+    }
+
+    /// Writes bytes into the caller's memory.
+    pub fn fill(&self, at: u64, v: &[u8]) {
+        let _ = self.mem.write(at, v);
+    }
+
+    /// Reads a doubleword of the caller's memory.
+    pub fn word(&self, at: u64) -> u64 {
+        self.get(at)
     }
 
     /// KVM_ARM_VCPU_INIT.

@@ -8,10 +8,13 @@ pub mod answers;
 pub mod attr;
 pub mod compare;
 pub mod early;
+pub mod expand;
 pub mod gic;
 pub mod guest;
+pub mod host;
 pub mod known;
 pub mod lab;
+pub mod regs;
 pub mod vcpu;
 pub mod waiting;
 
@@ -157,6 +160,34 @@ pub struct Section {
 
 /// All of them. A kind of line that several sections write is compared once, after all have run.
 pub const SECTIONS: &[Section] = &[
+    Section {
+        name: "system",
+        kinds: &["call", "caprange", "cap", "createvm", "createvcpu"],
+        replay: |s| host::system(&s.lab),
+    },
+    Section { name: "init", kinds: &["init"], replay: |s| host::init(&s.lab) },
+    Section {
+        name: "masks",
+        kinds: &["masks"],
+        replay: |s| s.cfg("psci").map_or_else(Answers::default, |c| host::masks(&s.lab, c)),
+    },
+    Section {
+        name: "registers",
+        kinds: &["cfg", "reglist", "reg"],
+        replay: |s| regs::registers(&s.lab, &s.cfgs, s.features & lab::SVE != 0),
+    },
+    Section {
+        name: "cross",
+        kinds: &["xreg"],
+        replay: |s| {
+            s.cfg("allgic").or(s.cfg("psci")).map_or_else(Answers::default, |c| regs::cross(&s.lab, c))
+        },
+    },
+    Section {
+        name: "unlisted",
+        kinds: &["space", "coproc", "idbits"],
+        replay: |s| regs::unlisted(&s.lab, &s.cfgs),
+    },
     Section { name: "early", kinds: &["early"], replay: |s| early::early(&s.lab, s.features) },
     Section { name: "reinit", kinds: &["reinit"], replay: |s| early::reinit(&s.lab, s.features) },
     Section { name: "firstrun", kinds: &["firstrun"], replay: |s| early::first_run(&s.lab, &s.cfgs) },
