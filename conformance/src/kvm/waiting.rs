@@ -144,9 +144,9 @@ impl Unbuilt {
         if let Some(f) = self.whole(r) {
             return Some(f);
         }
+        let Some(row) = IdReg::of(r) else { return self.fields(r, number(was)?, number(is)?) };
         let host = number(line.get("v"))?;
         let lowered = |f: &&IdField| ulna_machine::lowered_for(r, f.lsb, host).is_some();
-        let row = IdReg::of(r)?;
         let first = row.fields.iter().find(lowered)?;
         let why = group(ulna_machine::lowered_for(r, first.lsb, host)?);
         if field == "v" || field.ends_with("_rb") {

@@ -93,6 +93,10 @@ fn common(config: &KvmConfig, n: u32) -> i32 {
         | cap::SET_GUEST_DEBUG
         | cap::VCPU_EVENTS
         | cap::ARM_INJECT_EXT_DABT
+        | cap::INTERNAL_ERROR_DATA
+        | cap::ARM_SET_DEVICE_ADDR
+        | cap::BINARY_STATS_FD
+        | cap::ARM_SUPPORTED_REG_MASK_RANGES
         | cap::PTP_KVM
         | cap::COALESCED_MMIO
         | cap::COALESCED_PIO

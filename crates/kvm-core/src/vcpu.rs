@@ -179,7 +179,8 @@ impl Vcpu {
     /// KVM_ARM_VCPU_INIT (kvm-arm64-abi.md §11.2).
     pub fn init(&mut self, init: &VcpuInit) -> Result<()> {
         self.vm.check_alive()?;
-        if init.target != ARM_TARGET_GENERIC_V8 {
+        let own = specific_target(self.vm.config.profile.reg(SysReg::MIDR_EL1));
+        if init.target != ARM_TARGET_GENERIC_V8 && Some(init.target) != own {
             return Err(Errno::EINVAL);
         }
         if init.features[1..].iter().any(|f| *f != 0) || init.features[0] & !0x7f != 0 {
@@ -252,6 +253,18 @@ impl Vcpu {
             self.cpu.state.set_sys(SysReg::SCTLR_EL1, v);
         }
         Ok(())
+    }
+}
+
+/// The target of old that still names this CPU beside KVM_ARM_TARGET_GENERIC_V8 (kvm-arm64-abi.md §11.2).
+fn specific_target(midr: u64) -> Option<u32> {
+    match (midr >> 24 & 0xff, midr >> 4 & 0xfff) {
+        (0x41, 0xd0f) => Some(0),
+        (0x41, 0xd00) => Some(1),
+        (0x41, 0xd07) => Some(2),
+        (0x50, 0x000) => Some(3),
+        (0x41, 0xd03) => Some(4),
+        _ => None,
     }
 }
 

@@ -30,6 +30,10 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+/// OSLSR_EL1: OSLM (the lock is implemented), OSLK (it is locked).
+const OSLM: u64 = 1 << 3;
+const OSLK: u64 = 1 << 1;
+
 fn nibble(v: u64, lsb: u32) -> u64 {
     v >> lsb & 0xf
 }
@@ -53,6 +57,10 @@ impl Machine {
             return match r {
                 S::MIDR_EL1 | S::REVIDR_EL1 | S::AIDR_EL1 => must_be(self.value(r).unwrap_or(0)),
                 _ if in_id_space(r) => must_be(0),
+                // Only the lock itself may differ from what says that there is one.
+                S::OSLSR_EL1 if new & !OSLK != OSLM => {
+                    Err(Refused { reg: r, field: None, have: new, max: OSLM | OSLK })
+                }
                 _ => Ok(new),
             };
         };
