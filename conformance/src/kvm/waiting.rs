@@ -96,7 +96,7 @@ impl Unbuilt {
                 let r = SysReg::from_code(mask_index(number(line.get("index"))?)?)?;
                 self.whole(r)
             }
-            "cfg" => self.of_cfg(text("cfg")),
+            "cfg" | "idbits" => self.of_cfg(text("cfg")),
             "reglist" | "space" | "coproc" => self.id(text("cfg"), number(line.get("id"))?),
             "reg" => {
                 let id = number(line.get("id"))?;
