@@ -97,6 +97,8 @@ impl Unbuilt {
                 self.whole(r)
             }
             "cfg" | "idbits" => self.of_cfg(text("cfg")),
+            // The usual answer of a whole space.
+            "space" if text("id") == "usual" => self.of_cfg(text("cfg")),
             "reglist" | "space" | "coproc" => self.id(text("cfg"), number(line.get("id"))?),
             "reg" => {
                 let id = number(line.get("id"))?;
@@ -144,13 +146,20 @@ impl Unbuilt {
         if let Some(f) = self.whole(r) {
             return Some(f);
         }
-        let Some(row) = IdReg::of(r) else { return self.fields(r, number(was)?, number(is)?) };
+        // What is read back is what was written, where nothing is said about it.
+        let written = match field {
+            "zero_rb" => Some(0),
+            "ones_rb" => Some(u64::MAX),
+            _ => None,
+        };
+        let (old, new) = (number(was).or(written), number(is).or(written));
+        let Some(row) = IdReg::of(r) else { return self.fields(r, old?, new?) };
         let host = number(line.get("v"))?;
         let lowered = |f: &&IdField| ulna_machine::lowered_for(r, f.lsb, host).is_some();
         let first = row.fields.iter().find(lowered)?;
         let why = group(ulna_machine::lowered_for(r, first.lsb, host)?);
         if field == "v" || field.ends_with("_rb") {
-            return self.fields(r, number(was)?, number(is)?);
+            return self.fields(r, old?, new?);
         }
         if matches!(field, "acc" | "kept") || field.starts_with("err") {
             let open = row.fields.iter().filter(lowered).fold(0, |m, f| m | f.mask());

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ulna_arm_cpu::SysReg;
 use ulna_arm_cpu::cpu::Clock;
 use ulna_kvm_abi::reg::{
-    ARM64, GROUP_CORE, GROUP_DEMUX, GROUP_FW, GROUP_FW_FEAT, GROUP_SYSREG, SIZE_U32, SIZE_U64,
+    ARM64, GROUP_CORE, GROUP_DEMUX, GROUP_FW, GROUP_FW_FEAT, GROUP_SVE, GROUP_SYSREG, SIZE_U32, SIZE_U64,
 };
 use ulna_kvm_abi::{Errno, RegId, vcpu_feature};
 use ulna_vgic::timer;
@@ -26,6 +26,9 @@ mod timer_id {
     pub const CNTP_CVAL: u16 = 0xdf12;
     pub const CNTPCT: u16 = 0xdf01;
 }
+
+/// Registers that no VMM can change.
+const INVARIANT: [SysReg; 3] = [SysReg::MIDR_EL1, SysReg::REVIDR_EL1, SysReg::AIDR_EL1];
 
 /// Entries of CCSIDR_EL1 by CSSELR_EL1.
 const CCSIDR_ENTRIES: u16 = 14;
@@ -61,7 +64,7 @@ impl Vcpu {
             },
             GROUP_DEMUX => self.cpu.ccsidr[ccsidr(id)?].into(),
             GROUP_FW | GROUP_FW_FEAT => self.firmware_reg(id)?.into(),
-            _ => return Err(Errno::ENOENT),
+            _ => s.sys(self.invariant(id)?).into(),
         };
         data.copy_from_slice(&v.to_le_bytes()[..data.len()]);
         Ok(())
@@ -90,7 +93,10 @@ impl Vcpu {
                 Ok(())
             }
             GROUP_FW | GROUP_FW_FEAT => self.set_firmware_reg(id, v),
-            _ => Err(Errno::ENOENT),
+            _ => {
+                let r = self.invariant(id)?;
+                self.set_listed(r.code(), v)
+            }
         }
     }
 
@@ -186,6 +192,11 @@ impl Vcpu {
         Ok(())
     }
 
+    /// KVM looks these registers up before it minds the group: they answer in all that have no meaning of their own.
+    fn invariant(&self, id: RegId) -> Result<SysReg> {
+        self.listed(id.index()).and_then(|r| if INVARIANT.contains(&r) { Ok(r) } else { Err(Errno::ENOENT) })
+    }
+
     fn listed(&self, enc: u16) -> Result<SysReg> {
         let m = self.initialised()?;
         SysReg::from_code(enc).filter(|r| m.listed(*r)).ok_or(Errno::ENOENT)
@@ -260,7 +271,7 @@ impl Vcpu {
             (0..=61, 8) if i.is_multiple_of(2) => s.x[(i / 2) as usize].into(),
             (62, 8) => s.banked_sp(0).into(),
             (64, 8) => s.pc.into(),
-            (66, 8) => self.cpu.pstate().into(),
+            (66, 8) => (u64::from(self.cpu.pstate()) | self.pstate_rest).into(),
             (68, 8) => s.banked_sp(1).into(),
             (70, 8) => s.sys(SysReg::ELR_EL1).into(),
             (72, 8) => s.sys(SysReg::SPSR_EL1).into(),
@@ -281,6 +292,7 @@ impl Vcpu {
                 return Err(Errno::EINVAL);
             }
             self.cpu.set_pstate(v as u32);
+            self.pstate_rest = v as u64 & !u64::from(self.cpu.pstate());
             return Ok(());
         }
         let s = &mut self.cpu.state;
@@ -334,10 +346,27 @@ fn check_id(id: RegId, len: usize) -> Result<()> {
     if id.0 & 0xf000_0000 != 0 {
         return Err(Errno::ENOENT);
     }
-    let u64_only = matches!(id.group(), GROUP_SYSREG | GROUP_FW | GROUP_FW_FEAT);
-    if u64_only && id.0 & (0xf << 52) != SIZE_U64 {
-        return Err(Errno::ENOENT);
+    match id.group() {
+        GROUP_CORE if id.size() > 16 => return Err(core_errno(id)),
+        GROUP_CORE => {}
+        GROUP_DEMUX => {
+            ccsidr(id)?;
+        }
+        // Only vCPUs with SVE have these; an id that no vCPU could have is another mistake.
+        GROUP_SVE => return Err(if is_sve(id) { Errno::ENOENT } else { Errno::EINVAL }),
+        _ if id.0 & (0xf << 52) != SIZE_U64 => return Err(Errno::ENOENT),
+        _ => {}
     }
     // A buffer of another size is the caller's mistake, not the guest's.
     if id.size() == len && len <= 16 { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// Z registers, then P registers and FFR, in slices; the set of vector lengths.
+fn is_sve(id: RegId) -> bool {
+    match id.index() {
+        0..0x400 => id.size() == 256,
+        0x400..0x620 => id.size() == 32,
+        0xffff => id.size() == 64,
+        _ => false,
+    }
 }

@@ -121,6 +121,7 @@ impl Vcpu {
     }
 
     fn run_until_left(&mut self) -> Result<Leave> {
+        self.pstate_rest = 0;
         self.update_stolen_time();
         for r in NO_BITS {
             self.cpu.state.set_sys(r, 0);

@@ -40,6 +40,8 @@ pub struct Vcpu {
     pub(crate) shared: Arc<Shared>,
     pub(crate) cpu: Box<Cpu>,
     init: Option<VcpuInit>,
+    /// Bits of PSTATE that a VMM wrote and no CPU keeps: they are read back until it runs.
+    pub(crate) pstate_rest: u64,
     /// What its VM agreed on when it was initialised.
     machine: Option<Arc<Machine>>,
     /// It got past the checks of its first run.
@@ -91,6 +93,7 @@ impl Vcpu {
             shared,
             cpu,
             init: None,
+            pstate_rest: 0,
             machine: None,
             ran: false,
             mmio: Mmio::default(),
@@ -232,6 +235,7 @@ impl Vcpu {
             s.set_sys(t, 0);
         }
         self.settle_counters();
+        self.pstate_rest = 0;
         if first {
             for n in 0..16 {
                 self.cpu.ccsidr[n as usize] = m.ccsidr(n);
