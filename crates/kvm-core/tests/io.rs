@@ -212,14 +212,16 @@ fn ready(fd: &OwnedFd) -> bool {
 }
 
 const SPI: u32 = 40;
+/// GICD_ICFGR: all level-triggered, or all edge-triggered, as KVM's SPIs are until the guest says otherwise.
+const LEVEL: u32 = 0;
+const EDGE: u32 = 0xaaaa_aaaa;
 
-/// Takes the level-triggered interrupt, says so, ends it, and says what comes next.
-fn handler() -> Vec<u32> {
+/// Takes the interrupt, says so, ends it, and says what comes next. `icfgr` is what GICD_ICFGR2 says of its trigger.
+fn handler(icfgr: u32) -> Vec<u32> {
     [
         start_gic(0, 0),
         poke(GICD + 0x80 + 4, u32::MAX),
-        // GICD_ICFGR2: KVM's SPIs are edge-triggered until the guest says otherwise.
-        poke(GICD + 0xc00 + 8, 0),
+        poke(GICD + 0xc00 + 8, icfgr),
         poke(GICD + 0x100 + 4, 1 << (SPI - 32)),
         vec![WFI, mrs(0, SysReg::ICC_IAR1_EL1)],
         done(0),
@@ -232,7 +234,7 @@ fn handler() -> Vec<u32> {
 
 #[test]
 fn a_resampling_irqfd_holds_the_line_until_the_end_of_the_interrupt() {
-    let (g, mut v) = Guest::with(&handler());
+    let (g, mut v) = Guest::with(&handler(LEVEL));
     let _gic = g.gic();
     let (fd, again, other) = (new_eventfd(), new_eventfd(), new_eventfd());
     g.vm.assign_irqfd(fd.clone(), SPI - 32, Some(again.clone())).expect("irqfd");
@@ -276,7 +278,7 @@ fn readable_now(fd: &OwnedFd) -> bool {
 
 #[test]
 fn an_eventfd_that_is_signalled_already_fires_when_it_is_assigned() {
-    let (g, mut v) = Guest::with(&handler());
+    let (g, mut v) = Guest::with(&handler(EDGE));
     let _gic = g.gic();
     let fd = new_eventfd();
     signal(&fd);
