@@ -45,6 +45,10 @@ fn judge(machine: &Machine, profile: &Profile, features: u32, id: RegId) -> Opti
     if !set(&mut v, id, first) {
         return Some(format!("{named}: refuses what it reads"));
     }
+    if get(&mut v, id) != first {
+        // A register that clears bits has cleared all of them.
+        v = vcpu(profile, features).1;
+    }
     let mut wrong = (0u128, 0u128);
     for bit in 0..id.size() as u32 * 8 {
         let one = 1u128 << bit;
@@ -63,6 +67,9 @@ fn judge(machine: &Machine, profile: &Profile, features: u32, id: RegId) -> Opti
             WriteRule::HostLevel => moved == 0,
             // Bits that PSTATE does not have are taken and read as zero.
             WriteRule::Pstate => moved & !one == 0 && (accepted || moved == 0),
+            WriteRule::SetBits => accepted && moved == one & mask & !first,
+            WriteRule::ClearBits => accepted && first & !mask == 0 && moved == first & !one,
+            WriteRule::Counters => accepted && moved & !(one & mask) == 0,
             WriteRule::Choice | WriteRule::LineSize => accepted == (moved == one),
         };
         if !good {

@@ -138,6 +138,12 @@ pub enum WriteRule {
     LineSize,
     /// Moves the VM's counter offset, unless that was set by KVM_ARM_SET_COUNTER_OFFSET.
     CounterOffset,
+    /// Sets the bits that are ones; the rest stay.
+    SetBits,
+    /// Clears the bits that are ones; the rest stay.
+    ClearBits,
+    /// PMCR_EL0: its mask, and no more counters (N) than the machine has, until the VM has run.
+    Counters,
 }
 
 impl WriteRule {
@@ -155,6 +161,9 @@ impl WriteRule {
             WriteRule::Pstate => "mode",
             WriteRule::LineSize => "line size",
             WriteRule::CounterOffset => "counter offset",
+            WriteRule::SetBits => "sets bits",
+            WriteRule::ClearBits => "clears bits",
+            WriteRule::Counters => "mask, counters",
         }
     }
 }
@@ -381,6 +390,9 @@ impl Named {
 /// CNTx_CTL_EL0: what a write keeps; ISTATUS is computed.
 const TIMER_CTL: u64 = 0xffff_fffb;
 
+/// PMCR_EL0: E, P, C, D, X, DP, LP, and N.
+const PMCR: u64 = 0xbf | 31 << 11;
+
 impl Machine {
     /// What a VMM may write to `n`, and the bits that may differ from what it reads first.
     pub fn write_rule(&self, n: Named) -> (WriteRule, u128) {
@@ -406,6 +418,9 @@ impl Machine {
 
     /// From what the setter itself accepts.
     fn sysreg_rule(&self, r: SysReg) -> (WriteRule, u128) {
+        if let Some(rule) = self.own_rule(r) {
+            return rule;
+        }
         let id_space = IdReg::of(r).is_some() || in_id_space(r);
         let first = self.value(r);
         let Some(v) = first else { return (WriteRule::Open, u64::MAX.into()) };
@@ -418,6 +433,23 @@ impl Machine {
             (false, true) => (WriteRule::Open, u64::MAX.into()),
             (false, false) => (WriteRule::Fixed, 0),
         }
+    }
+
+    /// Registers with rules of their own.
+    fn own_rule(&self, r: SysReg) -> Option<(WriteRule, u128)> {
+        use SysReg as S;
+        let counters = u128::from(self.pmu_counter_mask());
+        let event_counter = (r as usize).wrapping_sub(S::PMEVCNTR0_EL0 as usize) < 31;
+        Some(match r {
+            S::PMCNTENSET_EL0 | S::PMINTENSET_EL1 | S::PMOVSSET_EL0 => (WriteRule::SetBits, counters),
+            S::PMCNTENCLR_EL0 | S::PMINTENCLR_EL1 | S::PMOVSCLR_EL0 => (WriteRule::ClearBits, counters),
+            S::PMSWINC_EL0 => (WriteRule::Ignored, 0),
+            S::PMCR_EL0 => (WriteRule::Counters, PMCR.into()),
+            _ if event_counter && !self.features().has(Feat::PMUv3p5) => (WriteRule::Masked, u32::MAX.into()),
+            // Only the lock itself (OSLK) may differ from what says that there is one.
+            S::OSLSR_EL1 => (WriteRule::Choice, 1 << 1),
+            _ => return None,
+        })
     }
 }
 
