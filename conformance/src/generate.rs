@@ -238,6 +238,12 @@ fn state(r: &mut Rng, insns: &[u32]) -> Regs {
     g
 }
 
+/// Registers for a program of these instructions, and the seed of the data pages.
+pub fn regs_for(seed: u64, insns: &[u32]) -> (Regs, u64) {
+    let mut r = Rng::new(seed);
+    (state(&mut r, insns), r.bits())
+}
+
 impl Case {
     /// The case of this seed for these instructions.
     pub fn from_seed(seed: u64, insns: [u32; MAX_INSNS]) -> Case {

@@ -8,6 +8,7 @@ pub mod el0;
 pub mod el1;
 pub mod el1_freedom;
 pub mod el1_machine;
+pub mod fuzz;
 pub mod generate;
 pub mod kvm;
 pub mod machine;

@@ -114,6 +114,16 @@ impl Machine {
         self
     }
 
+    /// Instructions executed so far.
+    pub fn instructions(&self) -> u64 {
+        self.cpu.state.icount
+    }
+
+    /// Blocks translated so far.
+    pub fn translated_blocks(&self) -> u64 {
+        self.cpu.translated_blocks()
+    }
+
     /// Loads the code of a batch.
     pub fn load_code(&mut self, words: &[u32]) {
         let mut all = vec![BRK; (CODE_LEN / 4) as usize];

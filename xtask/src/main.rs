@@ -53,6 +53,15 @@ enum Task {
     DiffCpu(diff_cpu::Args),
     /// Translation, exceptions, system registers, debug and PAuth, here and under qemu-system-aarch64.
     DiffSystem(diff_system::Args),
+    /// Random programs on the translator and on the interpreter.
+    FuzzJit {
+        /// First seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Programs, of 34 instructions in the mean.
+        #[arg(long, default_value_t = 300_000)]
+        programs: u64,
+    },
     /// The decode table against Arm's machine-readable encodings.
     Coverage(coverage::Args),
     /// Random requests on the raw entry.
@@ -75,6 +84,11 @@ fn main() -> Result<()> {
     match Args::parse().task {
         Task::DiffCpu(a) => diff_cpu::run(&a),
         Task::DiffSystem(a) => diff_system::run(&a),
+        Task::FuzzJit { seed, programs } => {
+            let r = ulna_conformance::fuzz::run(seed, programs).map_err(anyhow::Error::msg)?;
+            println!("{} programs, {} instructions executed: 0 differ", r.programs, r.instructions);
+            Ok(())
+        }
         Task::Coverage(a) => coverage::run(&a),
         Task::Fuzz(a) => fuzz::run(&a),
         Task::HeaderCheck(a) => header_check::run(&a),

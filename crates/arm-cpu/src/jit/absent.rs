@@ -23,6 +23,10 @@ impl Cpu {
     }
     /// Nothing to choose.
     pub fn translate_after(&mut self, _executions: u8) {}
+    /// None.
+    pub fn translated_blocks(&self) -> u64 {
+        0
+    }
     pub(crate) fn run_translated(&mut self) -> Exit {
         self.run_blocks()
     }

@@ -122,7 +122,7 @@ impl Block<'_> {
     }
 
     /// RAX = base + offset; looks at the alignment of SP.
-    fn address(&mut self, i: &Insn, offset: i64, slow: Label) {
+    pub(super) fn address(&mut self, i: &Insn, offset: i64, slow: Label) {
         self.check_sp(i.rn, slow);
         if let Some(v) = self.known(i.rn) {
             return self.a.mov_i(r::RAX, v.wrapping_add(offset as u64));
@@ -288,7 +288,7 @@ impl Block<'_> {
     }
 
     /// The base becomes RAX + `by`.
-    fn write_back(&mut self, i: &Insn, by: i32) {
+    pub(super) fn write_back(&mut self, i: &Insn, by: i32) {
         if by != 0 {
             match pin(i.rn) {
                 Some(p) => {

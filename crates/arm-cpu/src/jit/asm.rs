@@ -506,6 +506,14 @@ impl Asm {
         self.bytes(&[0xf0, 0x83, 0x0c, 0x24, 0x00]);
         self.flags_dirty = true;
     }
+    /// `ldmxcsr dword [m]`.
+    pub fn ldmxcsr(&mut self, m: Mem) {
+        self.op(None, false, &[0x0f, 0xae], 2, m.into(), false);
+    }
+    /// `stmxcsr dword [m]`.
+    pub fn stmxcsr(&mut self, m: Mem) {
+        self.op(None, false, &[0x0f, 0xae], 3, m.into(), false);
+    }
     /// `lahf`.
     pub fn lahf(&mut self) {
         self.byte(0x9f);

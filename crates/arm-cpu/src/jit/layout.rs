@@ -63,6 +63,31 @@ pub const FLAGS: Mem = hot(offset_of!(Hot, flags));
 /// Number of the link that was left through.
 pub const LINK: Mem = hot(offset_of!(Hot, link));
 
+/// The host's control and status of SIMD arithmetic.
+pub const MXCSR: Mem = hot(offset_of!(Hot, mxcsr));
+
+/// Constants of vector instructions, in every lane unless one is named.
+pub mod consts {
+    use super::*;
+    const fn c(n: usize) -> Mem {
+        hot(offset_of!(Hot, consts) + 16 * n)
+    }
+    /// All ones.
+    pub const ONES: Mem = c(0);
+    /// All but the sign, single.
+    pub const ABS_S: Mem = c(1);
+    /// All but the sign, double.
+    pub const ABS_D: Mem = c(2);
+    /// The sign of the lowest lane, single.
+    pub const SIGN_S1: Mem = c(3);
+    /// The sign of the lowest lane, double.
+    pub const SIGN_D1: Mem = c(4);
+    /// The smallest normal single.
+    pub const LEAST_S: Mem = c(5);
+    /// The smallest normal double.
+    pub const LEAST_D: Mem = c(6);
+}
+
 /// Fields of the local monitor.
 pub mod monitor {
     use super::*;

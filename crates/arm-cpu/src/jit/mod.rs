@@ -42,6 +42,10 @@ mod thunk;
 #[cfg(target_arch = "x86_64")]
 mod translate;
 #[cfg(target_arch = "x86_64")]
+mod vector;
+#[cfg(target_arch = "x86_64")]
+mod vector_fp;
+#[cfg(target_arch = "x86_64")]
 pub mod vex;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use run::Jit;
@@ -69,8 +73,10 @@ pub(crate) const JUMP_ENTRIES: usize = 4096;
 
 /// What generated code reads and writes beside the architectural state.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Hot {
+    /// Constants of vector instructions.
+    pub consts: [u128; 8],
     /// Fuel when not in its register.
     pub fuel: i64,
     /// Fetch contexts by half of the address space, shifted above the address.
@@ -87,6 +93,38 @@ pub(crate) struct Hot {
     pub link: u32,
     /// NZCV in the form of generated code.
     pub flags: u16,
+    /// The host's control and status of SIMD arithmetic, while Rust code runs.
+    pub mxcsr: u32,
+}
+
+/// All exceptions masked, round to nearest, nothing cumulated.
+pub(crate) const MXCSR: u32 = 0x1f80;
+
+impl Default for Hot {
+    fn default() -> Self {
+        let all = |v: u64| u128::from(v) << 64 | u128::from(v);
+        Hot {
+            consts: [
+                u128::MAX,
+                all(0x7fff_ffff_7fff_ffff),
+                all(0x7fff_ffff_ffff_ffff),
+                0x8000_0000,
+                0x8000_0000_0000_0000,
+                all(0x0080_0000_0080_0000),
+                all(0x0010_0000_0000_0000),
+                0,
+            ],
+            fuel: 0,
+            fetch: [0; 2],
+            jumps: 0,
+            lines: 0,
+            tlb: 0,
+            end: 0,
+            link: 0,
+            flags: 0,
+            mxcsr: MXCSR,
+        }
+    }
 }
 
 /// An entry of the jump cache.

@@ -1,11 +1,9 @@
 //! The loop around generated code, and what generated code calls.
 
-use std::mem::offset_of;
-
 use super::asm::Asm;
 use super::memory::CodeMemory;
 use super::thunk::{Thunks, assemble, left};
-use super::{Engine, Hot, layout};
+use super::{Engine, Hot, MXCSR, layout};
 use crate::cpu::Cpu;
 use crate::exit::Exit;
 use crate::insn::{Flow, Insn, Stop};
@@ -40,6 +38,8 @@ pub(super) struct Code {
     pub thunks: Thunks,
     pub sites: Vec<Vec<Site>>,
     pub links: Vec<Link>,
+    /// The host has instructions for SHA-256.
+    pub sha: bool,
     /// Bytes of the thunks.
     start: usize,
 }
@@ -54,7 +54,8 @@ impl Code {
             return Err(std::io::ErrorKind::OutOfMemory.into());
         }
         let start = memory.used();
-        Ok(Code { memory, asm, thunks, sites: Vec::new(), links: Vec::new(), start })
+        let sha = std::arch::is_x86_feature_detected!("sha");
+        Ok(Code { memory, asm, thunks, sites: Vec::new(), links: Vec::new(), sha, start })
     }
     /// Keeps a site; returns its address, which stays until everything is dropped.
     pub fn site(&mut self, s: Site) -> u64 {
@@ -103,7 +104,15 @@ impl Jit {
 /// What the translator takes for granted of the host.
 fn host_suffices() -> bool {
     use std::arch::is_x86_feature_detected as has;
-    has!("avx2") && has!("bmi1") && has!("bmi2") && has!("lzcnt") && has!("fma") && has!("sse4.2") && lahf()
+    has!("avx2")
+        && has!("bmi1")
+        && has!("bmi2")
+        && has!("lzcnt")
+        && has!("fma")
+        && has!("sse4.2")
+        && has!("aes")
+        && has!("pclmulqdq")
+        && lahf()
 }
 
 /// LAHF and SAHF in 64-bit mode (CPUID 8000_0001, ECX bit 0).
@@ -128,6 +137,11 @@ impl Cpu {
     /// Executions of a block before it is translated: 0 for tests.
     pub fn translate_after(&mut self, executions: u8) {
         self.jit.heat = executions;
+    }
+
+    /// Blocks translated so far.
+    pub fn translated_blocks(&self) -> u64 {
+        self.jit.translated
     }
 
     /// Mode bits that translations depend on: EL1, SIMD&FP accessible, FPCR at its usual setting.
@@ -282,6 +296,7 @@ impl Cpu {
         self.refuel();
         let hot = &mut self.jit.hot;
         hot.flags = layout::flags16(self.state.nzcv);
+        hot.mxcsr = MXCSR;
         hot.jumps = self.code.jumps.entries.as_ptr() as u64;
         hot.tlb = self.tlb.data.as_ptr() as u64;
         hot.lines = self.lines.address();
@@ -294,10 +309,22 @@ impl Cpu {
             f(cpu.cast::<u8>().wrapping_add(layout::BIAS), host)
         };
         self.state.nzcv = layout::nzcv_of(self.jit.hot.flags);
+        self.gather_exceptions();
         if matches!(what, left::LOOKUP | left::LINK) {
             self.state.icount = self.jit.hot.end.wrapping_sub(self.jit.hot.fuel as u64);
         }
         what
+    }
+
+    /// Moves what the host's unit found to FPSR.
+    #[inline]
+    fn gather_exceptions(&mut self) {
+        let m = self.jit.hot.mxcsr;
+        if m & 0x3d != 0 {
+            // IOC; DZC, OFC, UFC, IXC. The denormal operand exception has no counterpart.
+            self.state.fpsr |= m & 1 | m >> 1 & 0x1e;
+            self.jit.hot.mxcsr = MXCSR;
+        }
     }
 
     /// A handler wrote PC: may generated code go on by itself?
@@ -362,11 +389,10 @@ pub(super) extern "sysv64" fn exec_site(cpu: *mut Cpu, site: *const Site, fuel: 
     if s.flags {
         cpu.state.nzcv = layout::nzcv_of(cpu.jit.hot.flags);
     }
+    cpu.gather_exceptions();
     let r = (s.insn.exec)(cpu, &s.insn);
     if s.flags {
         cpu.jit.hot.flags = layout::flags16(cpu.state.nzcv);
     }
     if r == Ok(Flow::Next) && !cpu.code.dropped { 0 } else { cpu.after_site(s, r) }
 }
-
-const _: () = assert!(offset_of!(Hot, fuel) == 0);

@@ -72,6 +72,7 @@ pub fn assemble(a: &mut Asm, handler: u64) -> Thunks {
     a.mov(true, r::RAX, r::RSI);
     a.mov(true, FUEL, layout::FUEL_SAVED);
     a.mov(true, TLB, layout::TLB_SAVED);
+    a.ldmxcsr(layout::MXCSR);
     reload(a, 0);
     a.jmp_rm(r::RAX);
 
@@ -85,12 +86,14 @@ pub fn assemble(a: &mut Asm, handler: u64) -> Thunks {
     t.leave_pc = a.here();
     a.store(3, layout::PC, r::RAX);
     a.mov_i(r::RAX, left::LOOKUP);
+    a.stmxcsr(layout::MXCSR);
     spill(a, 0);
     a.jmp_to(leave_spilled);
 
     t.leave_link = a.here();
     a.store(2, layout::LINK, r::RAX);
     a.mov_i(r::RAX, left::LINK);
+    a.stmxcsr(layout::MXCSR);
     spill(a, 0);
     a.jmp_to(leave_spilled);
 
@@ -110,6 +113,7 @@ pub fn assemble(a: &mut Asm, handler: u64) -> Thunks {
         let first = if vector { CALLEE_SAVED } else { 0 };
         // All of them, for an exception may be taken; what the call keeps need not be loaded again.
         spill(a, 0);
+        a.stmxcsr(layout::MXCSR);
         a.lea(true, r::RDI, Mem::at(STATE, -(layout::BIAS as i32)));
         a.mov(true, r::RSI, r::RAX);
         a.mov(true, r::RDX, FUEL);
@@ -120,6 +124,7 @@ pub fn assemble(a: &mut Asm, handler: u64) -> Thunks {
         a.test(false, r::RAX, r::RAX);
         let out = a.label();
         a.jcc(Cc::Ne, out);
+        a.ldmxcsr(layout::MXCSR);
         reload(a, first);
         a.ret();
         a.bind(out);
@@ -129,6 +134,7 @@ pub fn assemble(a: &mut Asm, handler: u64) -> Thunks {
         a.jcc_to(Cc::Ne, leave_spilled);
         a.mov(true, FUEL, layout::FUEL_SAVED);
         a.mov(true, r::RAX, layout::PC);
+        a.ldmxcsr(layout::MXCSR);
         reload(a, 0);
         a.jmp_to(t.jump);
     }

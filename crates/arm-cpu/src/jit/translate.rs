@@ -19,6 +19,7 @@ const ROOM: usize = 96 * 1024;
 pub(super) mod mode {
     pub const EL1: u8 = 1;
     pub const FP_ON: u8 = 2;
+    pub const FP_USUAL: u8 = 4;
 }
 
 /// Code that stands behind the block.
@@ -38,6 +39,8 @@ pub(super) struct Block<'a> {
     /// PC of the block.
     start: u64,
     pub mode: u8,
+    /// The host has instructions for SHA-256.
+    pub host_sha: bool,
     /// Index of the current instruction.
     pub at: usize,
     entry: u32,
@@ -85,6 +88,7 @@ impl Cpu {
         let mut a = std::mem::take(&mut code.asm);
         a.reset(code.memory.used() as u32);
         let mut b = Block {
+            host_sha: code.sha,
             a,
             code,
             features: &self.features,
@@ -134,7 +138,16 @@ impl Block<'_> {
         if let Some(ended) = self.branch(i) {
             return ended;
         }
-        if !(self.integer(i) || self.bits(i) || self.access(i) || self.system(i)) {
+        let known = self.integer(i)
+            || self.bits(i)
+            || self.access(i)
+            || self.system(i)
+            || self.vector(i)
+            || self.vector_access(i)
+            || self.floating(i)
+            || self.floating_moves(i)
+            || self.sha256(i);
+        if !known {
             self.handler(i);
         }
         false
