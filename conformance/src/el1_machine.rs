@@ -7,7 +7,7 @@ use ulna_arm_cpu::cpu::Clock;
 use ulna_arm_cpu::mem::{PhysMap, Slot};
 use ulna_arm_cpu::shared::{Request, VmShared};
 use ulna_arm_cpu::state::CpuState;
-use ulna_arm_cpu::{Cpu, CpuConfig, Engine, Exit, Feat, FeatSet, SysReg};
+use ulna_arm_cpu::{Cpu, CpuConfig, Engine, EngineOptions, Exit, Feat, FeatSet, SysReg};
 
 use crate::el1::{
     Case, DATA, DATA_FACTOR, DATA_LEN, FIELDS, HVC0, ID_REGS, Left, Outcome, RAM, RAM_LEN, REGS, StepOutcome,
@@ -96,7 +96,10 @@ impl Machine {
 
     /// Executes by `engine`; translation starts at once.
     pub fn with_engine(mut self, engine: Engine) -> Machine {
-        self.cpu.set_engine(engine, 16 << 20);
+        let difference: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(|text| eprintln!("{text}"));
+        let options =
+            EngineOptions { cache: 16 << 20, difference: Some(difference), ..EngineOptions::default() };
+        self.cpu.set_engine(engine, &options);
         self.cpu.translate_after(0);
         self
     }
@@ -186,7 +189,9 @@ impl Machine {
                 Exit::InstAbort { s1ptw, .. } => {
                     return Err(if s1ptw { Left::NoMemory } else { Left::NoCode });
                 }
-                Exit::Wfi | Exit::Smc { .. } | Exit::Debug { .. } => return Err(Left::Other),
+                Exit::Wfi | Exit::Smc { .. } | Exit::Debug { .. } | Exit::Difference => {
+                    return Err(Left::Other);
+                }
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ulna_arm_cpu::cpu::Clock;
 use ulna_arm_cpu::mem::{PhysMap, Slot};
 use ulna_arm_cpu::shared::{Request, VmShared};
-use ulna_arm_cpu::{Cpu, CpuConfig, Engine, Exit, Feat, FeatSet, SysReg};
+use ulna_arm_cpu::{Cpu, CpuConfig, Engine, EngineOptions, Exit, Feat, FeatSet, SysReg};
 
 use crate::el0::{self, BRK, CODE, Case, DATA, DATA_LEN, Outcome, SLOT};
 
@@ -109,7 +109,10 @@ impl Machine {
 
     /// Executes by `engine`; translation starts at once.
     pub fn with_engine(mut self, engine: Engine) -> Machine {
-        self.cpu.set_engine(engine, 16 << 20);
+        let difference: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(|text| eprintln!("{text}"));
+        let options =
+            EngineOptions { cache: 16 << 20, difference: Some(difference), ..EngineOptions::default() };
+        self.cpu.set_engine(engine, &options);
         self.cpu.translate_after(0);
         self
     }

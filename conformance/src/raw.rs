@@ -118,6 +118,7 @@ fn kvm(host: &str) -> Kvm {
         policy: Policy::Hw,
         clock: ClockKind::Insn,
         engine: Default::default(),
+        engine_options: Default::default(),
         random: Arc::new(|| 4),
         wall_clock: Arc::new(|| 0),
     })

@@ -17,6 +17,11 @@ fn recorded_system_cases_give_what_the_reference_gave_when_translated() {
     replay_all(Engine::Jit);
 }
 
+#[test]
+fn recorded_system_cases_give_what_the_reference_gave_when_both_engines_are_compared() {
+    replay_all(Engine::Check);
+}
+
 fn replay_all(engine: Engine) {
     let packed = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/data/el1.gz")).expect("recording");
     let mut bytes = Vec::new();

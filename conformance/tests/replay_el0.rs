@@ -17,6 +17,11 @@ fn recorded_cases_end_as_under_qemu_when_translated() {
 }
 
 #[test]
+fn recorded_cases_end_as_under_qemu_when_both_engines_are_compared() {
+    replay(include_bytes!("../data/el0.gz"), 10_000, Engine::Check);
+}
+
+#[test]
 fn recorded_floating_point_ends_as_under_qemu() {
     replay(include_bytes!("../data/el0_fp.gz"), 6_000, Engine::Interp);
 }

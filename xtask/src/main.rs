@@ -27,6 +27,7 @@ struct Args {
 enum EngineArg {
     Interp,
     Jit,
+    Check,
 }
 
 impl EngineArg {
@@ -34,6 +35,7 @@ impl EngineArg {
         match self {
             EngineArg::Interp => "interp",
             EngineArg::Jit => "jit",
+            EngineArg::Check => "check",
         }
     }
 }
@@ -43,6 +45,7 @@ impl From<EngineArg> for ulna_arm_cpu::Engine {
         match e {
             EngineArg::Interp => Self::Interp,
             EngineArg::Jit => Self::Jit,
+            EngineArg::Check => Self::Check,
         }
     }
 }

@@ -118,6 +118,7 @@ impl Lab {
             random: Arc::new(random),
             wall_clock: Arc::new(|| 1_700_000_000_123_456_789),
             engine: Default::default(),
+            engine_options: Default::default(),
         }));
         let kvm = files.open_system();
         let mem = ByteMem::new(STRUCT, (HOST_RAM + HOST_RAM_LEN - STRUCT) as usize);

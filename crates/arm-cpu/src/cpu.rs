@@ -22,6 +22,10 @@ use crate::{CpuLines, Feat, FeatSet, SysReg};
 pub trait Clock: Send + Sync {
     /// The physical counter now, in ticks of CNTFRQ. `icount` is the number of instructions this PE has executed.
     fn counter(&self, icount: u64) -> u64;
+    /// Does the same `icount` always give the same value?
+    fn repeatable(&self) -> bool {
+        true
+    }
 }
 
 /// How a PE is made.
@@ -117,6 +121,9 @@ pub struct Cpu {
     /// The smaller of `budget` and the PMU's deadline.
     pub(crate) limit: u64,
     pub(crate) jit: crate::jit::Jit,
+    pub(crate) options: crate::jit::EngineOptions,
+    pub(crate) counters: crate::jit::Counters,
+    pub(crate) profile: Option<Box<crate::jit::options::Profile>>,
     regimes: Vec<[u64; 3]>,
     ctx_memo: [Option<[u64; 4]>; 4],
 }
@@ -166,6 +173,9 @@ impl Cpu {
             slow: false,
             limit: u64::MAX,
             jit: Default::default(),
+            options: Default::default(),
+            counters: Default::default(),
+            profile: None,
             regimes: Vec::new(),
             ctx_memo: [None; 4],
             config,
@@ -196,6 +206,7 @@ impl Cpu {
         self.running = true;
         let exit = if self.jit.on() { self.run_translated() } else { self.run_blocks() };
         self.running = false;
+        self.counters.exits += 1;
         self.pe.leave();
         exit
     }
@@ -245,6 +256,10 @@ impl Cpu {
     pub(crate) fn run_block(&mut self, insns: &[Insn]) -> Option<Exit> {
         let mut pc = self.state.pc;
         self.block_pc = pc;
+        self.counters.interpreted += 1;
+        if let Some(p) = &mut self.profile {
+            p.count(pc, self.state.el, insns.len() as u32);
+        }
         for (n, i) in insns.iter().enumerate() {
             self.state.pc = pc;
             match (i.exec)(self, i) {

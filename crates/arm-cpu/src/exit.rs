@@ -70,6 +70,8 @@ pub enum Exit {
         /// In a translation table walk of stage 1.
         s1ptw: bool,
     },
+    /// `Engine::Check` found a difference: see [`crate::Cpu::difference`]. The state is that of generated code.
+    Difference,
     /// A debug exception that the hypervisor asked to see (MDCR_EL2.TDE).
     Debug {
         /// ESR_EL2 of it.

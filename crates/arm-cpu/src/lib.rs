@@ -46,7 +46,7 @@ pub use decode::Op;
 pub use exit::Exit;
 pub use insn::{Exec, Flow, Insn, Stop};
 pub use irregular::Irregular;
-pub use jit::Engine;
+pub use jit::{Engine, EngineOptions, EngineReport};
 pub use lines::CpuLines;
 pub use state::CpuState;
 pub use ulna_arm_regs::SysReg;

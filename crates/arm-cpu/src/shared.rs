@@ -103,6 +103,8 @@ impl Pe {
 pub struct VmShared {
     pes: Mutex<Arc<Vec<Arc<Pe>>>>,
     flushes: AtomicU64,
+    /// Whose turn it is, where PEs take turns.
+    pub(crate) turn: Mutex<()>,
 }
 
 impl VmShared {

@@ -4,7 +4,9 @@ use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-pub use ulna_kvm_core::{ClockKind, Engine, KvmConfig, Policy};
+pub use ulna_kvm_core::{
+    ClockKind, Counters, Engine, EngineOptions, EngineReport, HotBlock, KvmConfig, Policy,
+};
 use ulna_kvm_core::{Kvm, Run};
 use vm_memory::{GuestMemoryRegion, GuestRegionMmap};
 

@@ -30,6 +30,7 @@ fn guest(words: &[u32]) -> Guest {
         policy: Policy::Hw,
         clock: ClockKind::Host,
         engine: Default::default(),
+        engine_options: Default::default(),
         random: Arc::new(|| 4),
         wall_clock: Arc::new(|| 0),
     });

@@ -68,6 +68,9 @@ impl SystemClock {
 }
 
 impl Clock for SystemClock {
+    fn repeatable(&self) -> bool {
+        self.kind() == ClockKind::Insn
+    }
     fn counter(&self, icount: u64) -> u64 {
         (u128::from(self.now_ns(icount)) * u128::from(self.hz) / 1_000_000_000) as u64
     }

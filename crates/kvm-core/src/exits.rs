@@ -97,6 +97,8 @@ impl Vcpu {
             Exit::SysReg { enc, rt, read } => self.sysreg(enc, rt, read),
             Exit::DataAbort(a) => return self.data_abort(a),
             Exit::InstAbort { ipa, far, .. } => self.inst_abort(ipa, far),
+            // Told by `EngineOptions::difference`.
+            Exit::Difference => return Err(Errno::EIO),
             Exit::Debug { esr, far } => return Ok(Some(Leave::Debug(esr, far))),
         }
         Ok(None)

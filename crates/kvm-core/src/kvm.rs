@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ulna_arm_cpu::Engine;
+use ulna_arm_cpu::{Engine, EngineOptions};
 use ulna_kvm_abi::Errno;
 use ulna_machine::{Machine, Policy, VcpuFeatures};
 use ulna_profile::Profile;
@@ -26,6 +26,8 @@ pub struct KvmConfig {
     pub wall_clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// What executes instructions.
     pub engine: Engine,
+    /// How it is set up.
+    pub engine_options: EngineOptions,
 }
 
 /// The system descriptor.

@@ -44,7 +44,7 @@ pub use kvm::{Kvm, KvmConfig};
 pub use mapping::Mapping;
 pub use memory::MemoryOwner;
 pub use run::Run;
-pub use ulna_arm_cpu::Engine;
+pub use ulna_arm_cpu::jit::{Counters, Engine, EngineOptions, EngineReport, HotBlock};
 pub use ulna_machine::Policy;
 pub use vcpu::Vcpu;
 pub use vm::Vm;

@@ -80,7 +80,7 @@ impl Vcpu {
         }));
         cpu.irregular = vm.irregular.clone();
         cpu.pmu_emulated = true;
-        cpu.set_engine(vm.config.engine, ulna_arm_cpu::jit::DEFAULT_CACHE);
+        cpu.set_engine(vm.config.engine, &vm.config.engine_options);
         let shared = Arc::new(Shared::new(id, index, cpu.pe.clone()));
         let ring = vm.slots.tracking.ring_bytes.load(Ordering::SeqCst);
         if ring != 0 {

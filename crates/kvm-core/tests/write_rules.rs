@@ -15,6 +15,7 @@ fn vcpu(profile: &Profile, features: u32) -> (Vm, Vcpu) {
         policy: Policy::Hw,
         clock: ClockKind::Insn,
         engine: Engine::default(),
+        engine_options: Default::default(),
         random: Arc::new(|| 0),
         wall_clock: Arc::new(|| 0),
     });

@@ -177,6 +177,7 @@ impl Builder {
             random: self.random,
             wall_clock: self.wall_clock,
             engine: self.engine,
+            engine_options: Default::default(),
         };
         Ok(Kvm::with_config(config, strict))
     }

@@ -123,6 +123,7 @@ impl HostArgs {
             random: Arc::new(|| 0),
             wall_clock: Arc::new(|| 0),
             engine: Default::default(),
+            engine_options: Default::default(),
         }))
     }
 

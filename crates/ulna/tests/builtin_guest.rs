@@ -46,6 +46,19 @@ fn it_shows_what_it_sees() {
 }
 
 #[test]
+fn engines_are_compared_and_tell_what_they_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let (json, txt) = (dir.path().join("p.json"), dir.path().join("p.txt"));
+    well(&["--engine", "check", "--cpus", "2", "--profile-guest", json.to_str().unwrap()]);
+    let p: serde_json::Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    assert_eq!(p["vcpus"].as_array().unwrap().len(), 2);
+    assert!(p["vcpus"][0]["compared"].as_u64().unwrap() > 1000, "{p}");
+    well(&["--engine", "jit", "--jit-cache", "1M", "--profile-guest", txt.to_str().unwrap()]);
+    let p = fs::read_to_string(&txt).unwrap();
+    assert!(p.contains("Hot blocks") && p.contains("tlb misses"), "{p}");
+}
+
+#[test]
 fn every_cpu_takes_its_interrupts_with_either_controller() {
     for gic in ["3", "2"] {
         let out = well(&["--cpus", "4", "--gic", gic]);

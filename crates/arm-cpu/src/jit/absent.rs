@@ -1,6 +1,6 @@
 //! No translator for this host: the interpreter executes everything.
 
-use super::{Engine, Hot};
+use super::{Engine, EngineOptions, Hot};
 use crate::cpu::Cpu;
 use crate::exit::Exit;
 
@@ -18,7 +18,8 @@ impl Jit {
 
 impl Cpu {
     /// The engine asked for, as far as the host has it.
-    pub fn set_engine(&mut self, _engine: Engine, _cache: usize) -> Engine {
+    pub fn set_engine(&mut self, _engine: Engine, options: &EngineOptions) -> Engine {
+        self.set_options(options);
         Engine::Interp
     }
     /// Nothing to choose.
@@ -31,4 +32,14 @@ impl Cpu {
         self.run_blocks()
     }
     pub(crate) fn forget_translated(&mut self, _pc: u64, _at: u32) {}
+    /// Nothing to compare with.
+    pub fn difference(&self) -> Option<&str> {
+        None
+    }
+    #[inline(always)]
+    pub(crate) fn note_store(&mut self, _host: usize, _len: usize) {}
+    #[inline(always)]
+    pub(crate) fn may_grant(&mut self, _entry: usize, _tag: u64) -> bool {
+        true
+    }
 }

@@ -8,7 +8,7 @@
 //!
 //! * `asm`, `vex`: the encoder. `memory`: where code stands. `thunk`: entry, exit, calls. `layout`: registers, flags.
 //! * `translate`: a block; `flags`, `integer*`, `access`, `branch`, `vector*`: groups of instructions.
-//! * `run`: the loop around generated code, and what it calls.
+//! * `run`: the loop around generated code, and what it calls. `check`: the loop that compares. `options`: counters.
 //!
 //! # Leaving and invalidation
 //! Blocks on one page jump to one another directly; everything else goes through the jump cache, by PC and fetch context,
@@ -26,6 +26,8 @@ mod asm_tests;
 #[cfg(target_arch = "x86_64")]
 mod branch;
 #[cfg(target_arch = "x86_64")]
+mod check;
+#[cfg(target_arch = "x86_64")]
 mod flags;
 #[cfg(target_arch = "x86_64")]
 mod integer;
@@ -37,6 +39,8 @@ pub(crate) mod layout;
 mod memory;
 #[cfg(target_arch = "x86_64")]
 mod run;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests;
 #[cfg(target_arch = "x86_64")]
 mod thunk;
 #[cfg(target_arch = "x86_64")]
@@ -55,6 +59,9 @@ mod absent;
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) use absent::Jit;
 
+pub mod options;
+pub use options::{Counters, EngineOptions, EngineReport, HotBlock};
+
 /// What executes instructions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Engine {
@@ -63,10 +70,9 @@ pub enum Engine {
     Interp,
     /// The translator, after the interpreter saw a block a few times.
     Jit,
+    /// Both, block by block from the same state; stops at the first difference.
+    Check,
 }
-
-/// Bytes of code that a PE keeps before it starts anew.
-pub const DEFAULT_CACHE: usize = 32 << 20;
 
 /// Entries of the jump cache.
 pub(crate) const JUMP_ENTRIES: usize = 4096;

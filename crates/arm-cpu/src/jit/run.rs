@@ -1,9 +1,10 @@
 //! The loop around generated code, and what generated code calls.
 
 use super::asm::Asm;
+use super::check::Check;
 use super::memory::CodeMemory;
 use super::thunk::{Thunks, assemble, left};
-use super::{Engine, Hot, MXCSR, layout};
+use super::{Engine, EngineOptions, Hot, MXCSR, layout};
 use crate::cpu::Cpu;
 use crate::exit::Exit;
 use crate::insn::{Flow, Insn, Stop};
@@ -86,12 +87,10 @@ pub(crate) struct Jit {
     heat: u8,
     /// What a handler left with.
     exit: Option<Exit>,
+    /// Each block is compared with the interpreter.
+    pub(super) check: Option<Box<Check>>,
     /// Limit that the fuel was computed from.
     limit: u64,
-    /// Blocks translated, for statistics.
-    pub translated: u64,
-    /// Times that all code was dropped.
-    pub flushes: u64,
 }
 
 impl Jit {
@@ -123,15 +122,25 @@ fn lahf() -> bool {
 impl Cpu {
     /// Chooses what executes instructions, and how many bytes of generated code are kept. Returns the engine that will be
     /// used: the interpreter where the host lacks what the translator needs.
-    pub fn set_engine(&mut self, engine: Engine, cache: usize) -> Engine {
+    pub fn set_engine(&mut self, engine: Engine, options: &EngineOptions) -> Engine {
+        self.set_options(options);
         self.code.flush();
         self.jit.code = None;
-        if engine == Engine::Jit && host_suffices() {
-            self.jit.code = Code::new(cache.clamp(1 << 20, 1 << 30)).ok().map(Box::new);
+        self.jit.check = None;
+        if engine != Engine::Interp && host_suffices() {
+            self.jit.code = Code::new(options.cache()).ok().map(Box::new);
         }
         self.code.dropped = true;
         self.jit.heat = HEAT;
-        if self.jit.on() { Engine::Jit } else { Engine::Interp }
+        match engine {
+            _ if !self.jit.on() => Engine::Interp,
+            Engine::Check => {
+                self.jit.heat = 0;
+                self.jit.check = Some(Box::default());
+                Engine::Check
+            }
+            _ => Engine::Jit,
+        }
     }
 
     /// Executions of a block before it is translated: 0 for tests.
@@ -141,7 +150,7 @@ impl Cpu {
 
     /// Blocks translated so far.
     pub fn translated_blocks(&self) -> u64 {
-        self.jit.translated
+        self.counters.translated
     }
 
     /// Mode bits that translations depend on: EL1, SIMD&FP accessible, FPCR at its usual setting.
@@ -149,7 +158,7 @@ impl Cpu {
         self.state.el | u8::from(self.fp_on) << 1 | u8::from(self.state.fpcr & FPCR_UNUSUAL == 0) << 2
     }
 
-    fn update_fetch(&mut self) {
+    pub(super) fn update_fetch(&mut self) {
         let mode = u64::from(self.mode()) << 12;
         for k in 0..2 {
             self.jit.hot.fetch[k] = (self.tlb.ctx[k] | mode) << 48;
@@ -173,7 +182,7 @@ impl Cpu {
     /// Drops generated code; not while it runs.
     fn flush_translated(&mut self) {
         self.code.dropped = false;
-        self.jit.flushes += 1;
+        self.counters.evictions += 1;
         if let Some(code) = &mut self.jit.code {
             code.clear();
         }
@@ -229,41 +238,57 @@ impl Cpu {
             self.update_fetch();
             let Some(code) = &mut self.jit.code else { continue };
             let host = code.memory.address(at);
+            if self.jit.check.is_some() {
+                if let Some(exit) = self.check_block(&found, host) {
+                    return exit;
+                }
+                continue;
+            }
             if let Some(l) = link.take().and_then(|l: u32| code.links.get(l as usize))
                 && l.target == pc
             {
                 let rel = at.wrapping_sub(l.at + 4);
                 let site = l.at;
                 code.memory.patch(site, &rel.to_le_bytes());
+                self.counters.chained += 1;
             }
             self.code.jumps.insert(pc, self.jit.hot.fetch[(pc >> 63) as usize], host);
-            match self.enter(host) {
-                left::LOOKUP => {
-                    let pc = self.state.pc;
-                    if sign_extend(pc) != pc {
-                        self.state.pc = self.canonical_target(pc);
-                    }
-                }
-                left::LINK => {
-                    let n = self.jit.hot.link;
-                    link = Some(n);
-                    if let Some(l) = self.jit.code.as_ref().and_then(|c| c.links.get(n as usize)) {
-                        self.state.pc = l.target;
-                    }
-                }
-                _ => {
-                    if let Some(exit) = self.jit.exit.take() {
-                        self.block_pc = self.state.pc;
-                        return exit;
-                    }
+            link = match self.execute(host) {
+                Ok(l) => l,
+                Err(exit) => return exit,
+            };
+        }
+    }
+
+    /// Runs generated code and takes over PC. Gives the link that it was left through.
+    pub(super) fn execute(&mut self, host: u64) -> Result<Option<u32>, Exit> {
+        let mut link = None;
+        match self.enter(host) {
+            left::LOOKUP => {
+                self.counters.lookups += 1;
+                let pc = self.state.pc;
+                if sign_extend(pc) != pc {
+                    self.state.pc = self.canonical_target(pc);
                 }
             }
-            self.block_pc = self.state.pc;
+            left::LINK => {
+                let n = self.jit.hot.link;
+                link = Some(n);
+                if let Some(l) = self.jit.code.as_ref().and_then(|c| c.links.get(n as usize)) {
+                    self.state.pc = l.target;
+                }
+            }
+            _ => {}
+        }
+        self.block_pc = self.state.pc;
+        match self.jit.exit.take() {
+            Some(exit) => Err(exit),
+            None => Ok(link),
         }
     }
 
     /// Code of the block, translating it when it was seen often enough.
-    fn translated(&mut self, page: usize, block: usize, pc: u64, mode: u8) -> Option<u32> {
+    pub(super) fn translated(&mut self, page: usize, block: usize, pc: u64, mode: u8) -> Option<u32> {
         let b = self.code.block_mut(page, block)?;
         if let Some(e) = b.entries.iter().find(|e| e.pc == pc && e.mode == mode) {
             return Some(e.at);
@@ -277,7 +302,6 @@ impl Cpu {
         let at = self.translate_block(unsafe { &*insns }, pc, mode);
         match at {
             Some(at) => {
-                self.jit.translated += 1;
                 self.code.block_mut(page, block)?.add_entry(pc, mode, at);
                 Some(at)
             }
@@ -293,6 +317,7 @@ impl Cpu {
     fn enter(&mut self, host: u64) -> u64 {
         let Some(code) = &self.jit.code else { return left::JUMP };
         let thunk = code.memory.address(code.thunks.enter);
+        self.counters.entered += 1;
         self.refuel();
         let hot = &mut self.jit.hot;
         hot.flags = layout::flags16(self.state.nzcv);
@@ -330,7 +355,7 @@ impl Cpu {
     /// A handler wrote PC: may generated code go on by itself?
     fn go_on(&mut self) -> u64 {
         self.block_pc = self.state.pc;
-        if self.wants_attention() || self.state.btype != 0 || self.code.dropped {
+        if self.wants_attention() || self.state.btype != 0 || self.code.dropped || self.jit.check.is_some() {
             return left::JUMP;
         }
         self.update_fetch();
@@ -390,6 +415,10 @@ pub(super) extern "sysv64" fn exec_site(cpu: *mut Cpu, site: *const Site, fuel: 
         cpu.state.nzcv = layout::nzcv_of(cpu.jit.hot.flags);
     }
     cpu.gather_exceptions();
+    cpu.counters.handlers += 1;
+    if let Some(p) = &mut cpu.profile {
+        p.handler(s.insn.op as usize);
+    }
     let r = (s.insn.exec)(cpu, &s.insn);
     if s.flags {
         cpu.jit.hot.flags = layout::flags16(cpu.state.nzcv);

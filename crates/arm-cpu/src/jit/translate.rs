@@ -49,6 +49,8 @@ pub(super) struct Block<'a> {
     pub flags_held: bool,
     /// Registers whose values are known.
     known: [Option<u64>; 34],
+    /// Where executions are counted.
+    count: Option<u64>,
 }
 
 /// The table's module of an instruction.
@@ -85,6 +87,8 @@ impl Cpu {
         if code.memory.left() < ROOM {
             return None;
         }
+        let el = mode & mode::EL1;
+        let count = self.profile.as_mut().map(|p| p.cell(pc, el, insns.len() as u32) as u64);
         let mut a = std::mem::take(&mut code.asm);
         a.reset(code.memory.used() as u32);
         let mut b = Block {
@@ -100,10 +104,19 @@ impl Cpu {
             cold: Vec::new(),
             flags_held: false,
             known: [None; 34],
+            count,
         };
         b.emit();
         let (a, entry) = (b.a, b.entry);
         let pushed = code.memory.push(&a.code);
+        self.counters.translated += 1;
+        self.counters.translated_instructions += insns.len() as u64;
+        self.counters.code_bytes += a.code.len() as u64;
+        if let Some(f) = &self.options.perf_map
+            && let Some(at) = pushed
+        {
+            f(&format!("{:x} {:x} el{el}:{pc:#x}", code.memory.address(at), a.code.len()));
+        }
         code.asm = a;
         pushed.map(|_| entry)
     }
@@ -118,6 +131,10 @@ impl Block<'_> {
         // jle to the way out
         self.a.bytes(&[0x7e, (-(WAY_OUT as i8) - 5) as u8]);
         self.a.alu_i(Alu::Sub, true, FUEL, self.insns.len() as i32);
+        if let Some(n) = self.count {
+            self.a.mov_i64(r::RCX, n);
+            self.a.alu_i(Alu::Add, true, Mem::at(r::RCX, 0), 1);
+        }
         self.flags_held = false;
         let mut ended = false;
         for k in 0..self.insns.len() {

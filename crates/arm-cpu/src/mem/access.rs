@@ -176,6 +176,7 @@ impl Cpu {
         acc: Acc,
         misaligned: bool,
     ) -> Result<*mut u8, Stop> {
+        self.counters.tlb_misses += 1;
         // Atomics report a missing read permission as a write; reads of them count as writes for watchpoints too.
         let t = self.translate(va, kind, acc)?;
         if t.info.is_device() && misaligned {
@@ -185,6 +186,9 @@ impl Cpu {
         let write = kind == AccessKind::Write;
         match self.target(t, va, write) {
             Target::Ram(p) => {
+                if write {
+                    self.note_store(p as usize, len as usize);
+                }
                 self.refill(va, t, p, write, acc);
                 Ok(p)
             }
@@ -287,7 +291,7 @@ impl Cpu {
 
     /// Enters a hit into the first-level TLB, as far as the page may be accessed without looking.
     fn refill(&mut self, va: u64, t: Translation, host: *mut u8, write: bool, acc: Acc) {
-        let granted = if write { self.before_write(t.ipa) } else { false };
+        let mut granted = if write { self.before_write(t.ipa) } else { false };
         let slow = t.info.is_device()
             || self.big_endian_data
             || self.state.sys(SysReg::SCTLR_EL1) & 2 != 0
@@ -301,6 +305,7 @@ impl Cpu {
             return;
         }
         let tag = va & !0xfff | ctx;
+        granted = granted && self.may_grant(Tlb::index(va), tag);
         let addend = (host as u64).wrapping_sub(va);
         let e = &mut self.tlb.data[Tlb::index(va)];
         if e.addend != addend || (e.tag_r != tag && e.tag_w != tag) {

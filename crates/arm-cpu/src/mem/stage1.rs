@@ -169,6 +169,7 @@ impl Cpu {
     /// Translates `va` through stage 1. `unpriv`: as EL0. Permissions are not checked here, access flag and walk faults
     /// are; `write` asks for the hardware dirty-state update when the page is writable-clean and `allowed` says so.
     pub fn walk(&mut self, va: u64, unpriv: bool, fetch: bool) -> Result<Translation, Fault> {
+        self.counters.walks += 1;
         let sctlr = self.state.sys(SysReg::SCTLR_EL1);
         let tbi = self.top_byte_ignored(va, fetch);
         if sctlr & 1 == 0 {

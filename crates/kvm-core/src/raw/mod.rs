@@ -19,6 +19,7 @@
 //! #     random: Arc::new(|| 4),
 //! #     wall_clock: Arc::new(|| 0),
 //! #     engine: Default::default(),
+//! #     engine_options: Default::default(),
 //! # });
 //! let mem = ByteMem::new(0x1_0000, 0x1000);
 //! let files = FdTable::new(kvm);

@@ -85,6 +85,7 @@ pub fn kvm_on(profile: &str, clock: ClockKind, engine: Engine) -> Kvm {
         random: Arc::new(|| u64::MAX),
         wall_clock: Arc::new(|| 1_700_000_000_123_456_789),
         engine,
+        engine_options: Default::default(),
     })
 }
 

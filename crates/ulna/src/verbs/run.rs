@@ -1,6 +1,7 @@
 //! `ulna run`: start a machine and stay with it until it is off.
 
 use crate::host::{PolicyArg, find_profile, host_help};
+use crate::verbs::profile::{self, ProfileFile};
 use crate::{complain, values};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing_subscriber::EnvFilter;
 use ulna_devices::virtio::rng::{Entropy, HostEntropy};
-use ulna_kvm_backend::software::{ClockKind, Engine, KvmConfig, Software};
+use ulna_kvm_backend::software::{ClockKind, Engine, EngineOptions, KvmConfig, Software};
 use ulna_vmm::{
     Clock, Config, Disk, Error, ExitStatus, GdbAddress, GicVersion, Kernel, Net, Outside, Serial,
 };
@@ -62,15 +63,24 @@ pub struct RunArgs {
     /// What time follows: the host's clock, or the instructions executed, so that a run repeats exactly
     #[arg(long, value_enum, default_value = "host", value_name = "host|insn", hide_possible_values = true)]
     clock: ClockArg,
-    /// What executes the guest's instructions: translation to host code, or interpretation
+    /// What executes the guest's instructions: translation to host code, interpretation, or both, compared block by block
     #[arg(
         long,
         value_enum,
         default_value = "interp",
-        value_name = "jit|interp",
+        value_name = "jit|interp|check",
         hide_possible_values = true
     )]
     engine: EngineArg,
+    /// Translated code that each vCPU keeps, at least 1M; when it is full the vCPU translates anew
+    #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = values::size)]
+    jit_cache: u64,
+    /// Write what was executed most often, and what the engine counted: as JSON where the name ends in .json, else as text
+    #[arg(long, value_name = "F")]
+    profile_guest: Option<PathBuf>,
+    /// Tell `perf` where translated code stands, in /tmp/perf-PID.map
+    #[arg(long)]
+    perf_map: bool,
     /// A disk from a raw image (may be given several times)
     #[arg(long = "disk", value_name = "path=F[,readonly]", value_parser = values::disk)]
     disks: Vec<Disk>,
@@ -115,6 +125,7 @@ enum ClockArg {
 enum EngineArg {
     Jit,
     Interp,
+    Check,
 }
 
 impl RunArgs {
@@ -137,6 +148,15 @@ impl RunArgs {
         let engine = match self.engine {
             EngineArg::Jit => Engine::Jit,
             EngineArg::Interp => Engine::Interp,
+            EngineArg::Check => Engine::Check,
+        };
+        let profiles = self.profile_guest.as_deref().map(ProfileFile::create).transpose()?;
+        let engine_options = EngineOptions {
+            cache: usize::try_from(self.jit_cache).unwrap_or(usize::MAX),
+            profile: profiles.is_some(),
+            perf_map: if self.perf_map { Some(profile::perf_map()?) } else { None },
+            difference: Some(Arc::new(complain)),
+            report: profiles.as_ref().map(ProfileFile::sink),
         };
         let config = self.config();
         let (outside, random) = match clock {
@@ -148,8 +168,13 @@ impl RunArgs {
             ClockArg::Insn => ClockKind::Insn,
         };
         let wall_clock = Arc::new(wall_clock_ns);
-        let kvm = Software::new(KvmConfig { profile, policy, clock, random, wall_clock, engine });
-        ulna_vmm::run(&config, &kvm, &outside)
+        let kvm =
+            Software::new(KvmConfig { profile, policy, clock, random, wall_clock, engine, engine_options });
+        let status = ulna_vmm::run(&config, &kvm, &outside);
+        if let Some(p) = profiles {
+            p.write()?;
+        }
+        status
     }
 
     fn config(self) -> Config {
