@@ -7,6 +7,9 @@ use std::sync::Arc;
 /// Bytes of generated code that a PE keeps before it starts anew, unless told otherwise.
 pub const DEFAULT_CACHE: usize = 32 << 20;
 
+/// Gets lines or reports.
+pub type TextSink = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// How the engine of a PE is set up.
 #[derive(Clone, Default)]
 pub struct EngineOptions {
@@ -15,9 +18,9 @@ pub struct EngineOptions {
     /// Count how often each block and each handler is executed.
     pub profile: bool,
     /// Gets lines as `perf` wants them in `/tmp/perf-PID.map`: where generated code stands and how it is called.
-    pub perf_map: Option<Arc<dyn Fn(&str) + Send + Sync>>,
+    pub perf_map: Option<TextSink>,
     /// Gets the report of the first difference that [`super::Engine::Check`] finds.
-    pub difference: Option<Arc<dyn Fn(&str) + Send + Sync>>,
+    pub difference: Option<TextSink>,
     /// Gets what a PE counted, when it ends.
     pub report: Option<Arc<dyn Fn(EngineReport) + Send + Sync>>,
 }

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 use ulna_kvm_backend::software::EngineReport;
@@ -62,8 +63,15 @@ impl ProfileFile {
         Arc::new(move |r| reports.lock().unwrap_or_else(PoisonError::into_inner).push(r))
     }
 
-    /// Writes it.
-    pub fn write(&self) -> Result<(), Error> {
+    /// Writes it, once this many vCPUs have reported (their threads end on their own) or do not within a second.
+    pub fn write(&self, vcpus: u32) -> Result<(), Error> {
+        let count = || self.reports.lock().unwrap_or_else(PoisonError::into_inner).len();
+        for _ in 0..1000 {
+            if count() >= vcpus as usize {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let mut reports = std::mem::take(&mut *self.reports.lock().unwrap_or_else(PoisonError::into_inner));
         reports.sort_by_key(|r| r.index);
         let p = summary(&reports);

@@ -172,7 +172,7 @@ impl RunArgs {
             Software::new(KvmConfig { profile, policy, clock, random, wall_clock, engine, engine_options });
         let status = ulna_vmm::run(&config, &kvm, &outside);
         if let Some(p) = profiles {
-            p.write()?;
+            p.write(config.max_cpus)?;
         }
         status
     }
