@@ -277,7 +277,7 @@ impl World {
                     cpu.set_pstate((v >> 48) as u32 & 0x3c0 | [0, 4, 5, 5][(v >> 44 & 3) as usize]);
                 }
             }
-            Exit::Wfi | Exit::Wfe | Exit::Wfxt { .. } | Exit::Kick | Exit::Budget => {}
+            Exit::Wfi | Exit::Wfe | Exit::Wfxt { .. } | Exit::Kick | Exit::Budget | Exit::Difference => {}
         }
     }
 

@@ -23,6 +23,7 @@ pub struct ProfileFile {
 }
 
 type Sink<T> = Arc<dyn Fn(T) + Send + Sync>;
+type Lines = Arc<dyn Fn(&str) + Send + Sync>;
 
 #[derive(Serialize)]
 struct Profile {
@@ -150,7 +151,7 @@ fn text(p: &Profile) -> String {
 }
 
 /// Where `perf` looks for the names of code that a process made (tools/perf/Documentation/jit-interface.txt).
-pub fn perf_map() -> Result<Arc<dyn Fn(&str) + Send + Sync>, Error> {
+pub fn perf_map() -> Result<Lines, Error> {
     let path = PathBuf::from(format!("/tmp/perf-{}.map", std::process::id()));
     let file = File::create(&path).map_err(|source| Error::File { action: "write", path, source })?;
     let file = Mutex::new(file);
