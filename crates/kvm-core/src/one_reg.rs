@@ -8,6 +8,7 @@ use ulna_kvm_abi::reg::{
     ARM64, GROUP_CORE, GROUP_DEMUX, GROUP_FW, GROUP_FW_FEAT, GROUP_SVE, GROUP_SYSREG, SIZE_U32, SIZE_U64,
 };
 use ulna_kvm_abi::{Errno, RegId, vcpu_feature};
+use ulna_machine::CSSELR_MAX;
 use ulna_vgic::timer;
 
 use crate::Result;
@@ -29,9 +30,6 @@ mod timer_id {
 
 /// Registers that no VMM can change.
 const INVARIANT: [SysReg; 3] = [SysReg::MIDR_EL1, SysReg::REVIDR_EL1, SysReg::AIDR_EL1];
-
-/// Entries of CCSIDR_EL1 by CSSELR_EL1.
-const CCSIDR_ENTRIES: u16 = 14;
 
 impl Vcpu {
     /// KVM_GET_ONE_REG: fills `data`, which must have the register's size.
@@ -62,7 +60,7 @@ impl Vcpu {
                     }
                 }
             },
-            GROUP_DEMUX => self.cpu.ccsidr[ccsidr(id)?].into(),
+            GROUP_DEMUX => self.cpu.ccsidr[self.ccsidr_entry(id)?].into(),
             GROUP_FW | GROUP_FW_FEAT => self.firmware_reg(id)?.into(),
             _ => s.sys(self.invariant(id)?).into(),
         };
@@ -83,10 +81,10 @@ impl Vcpu {
             GROUP_CORE => self.set_core(id, wide),
             GROUP_SYSREG => self.set_sysreg(id.index(), v),
             GROUP_DEMUX => {
-                let n = ccsidr(id)?;
+                let n = self.ccsidr_entry(id)?;
                 let m = self.check_initialised()?;
                 // No line may be smaller than the host's smallest.
-                if v & 7 < m.ccsidr(n as u64) & 7 {
+                if v & 7 < m.ccsidr(n as u64) & 7 || !m.ccsidr_writable() && v != m.ccsidr(n as u64) {
                     return Err(Errno::EINVAL);
                 }
                 self.cpu.ccsidr[n] = v & 0xffff_ffff;
@@ -109,19 +107,22 @@ impl Vcpu {
         l.extend((0..32).map(RegId::v));
         l.extend([RegId::FPSR, RegId::FPCR]);
         l.extend((0..4).map(RegId::fw));
-        l.extend((0..3).map(RegId::fw_feat));
-        let timers = [
-            timer_id::CNTV_CTL,
-            timer_id::CNTVCT,
-            timer_id::CNTV_CVAL,
-            timer_id::CNTP_CTL,
-            timer_id::CNTPCT,
-            timer_id::CNTP_CVAL,
-        ];
-        l.extend(timers.map(RegId::sysreg));
+        // Services are chosen since Linux 5.19.
+        l.extend((0..if m.kernel_since(5, 19) { 3 } else { 0 }).map(RegId::fw_feat));
+        l.extend([timer_id::CNTV_CTL, timer_id::CNTVCT, timer_id::CNTV_CVAL].map(RegId::sysreg));
+        l.push(RegId::sysreg(timer_id::CNTP_CTL));
+        // The physical count has an id since Linux 6.4.
+        l.extend(m.kernel_since(6, 4).then_some(RegId::sysreg(timer_id::CNTPCT)));
+        l.push(RegId::sysreg(timer_id::CNTP_CVAL));
         l.extend(m.reg_list().into_iter().map(|r| RegId::sysreg(r.code())));
-        l.extend((0..CCSIDR_ENTRIES).map(RegId::ccsidr));
+        l.extend((0..m.ccsidr_entries()).map(RegId::ccsidr));
         Ok(l)
+    }
+
+    /// Which entry an id of the demultiplexed group names.
+    fn ccsidr_entry(&self, id: RegId) -> Result<usize> {
+        let n = ccsidr(id)?;
+        if n < self.check_initialised()?.ccsidr_entries().into() { Ok(n) } else { Err(Errno::ENOENT) }
     }
 
     /// A reset that CPU_ON asked for shows in the registers at once.
@@ -330,9 +331,9 @@ fn core_errno(id: RegId) -> Errno {
     if id.index() >= 216 || end >= 216 { Errno::ENOENT } else { Errno::EINVAL }
 }
 
-/// Which entry an id of the demultiplexed group names.
+/// Which entry an id of the demultiplexed group names, if it can name any.
 fn ccsidr(id: RegId) -> Result<usize> {
-    if id.0 & (0xf << 52) == SIZE_U32 && id.index() < CCSIDR_ENTRIES {
+    if id.0 & (0xf << 52) == SIZE_U32 && id.index() < CSSELR_MAX {
         Ok(id.index().into())
     } else {
         Err(Errno::ENOENT)

@@ -23,7 +23,13 @@ use std::sync::OnceLock;
 use ulna_arm_regs::feature::FeatSet;
 use ulna_arm_regs::id::{IdReg, Raz, in_id_space};
 use ulna_arm_regs::{Feat, SysReg};
-use ulna_profile::Profile;
+use ulna_profile::{KernelLevel, Profile};
+
+/// Values of CSSELR_EL1 that may name a cache: seven levels of two.
+pub const CSSELR_MAX: u16 = 14;
+
+/// Since this kernel a vCPU's caches are its own.
+const OWN_CACHES: KernelLevel = KernelLevel { major: 6, minor: 3 };
 
 /// How far the software CPU may go beyond the profile's silicon and kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -43,6 +49,8 @@ pub struct Machine {
     kernel: (u16, u16),
     /// The profile's ID registers less what the engine lacks; indexed by ordinal.
     host: Box<[u64]>,
+    /// CCSIDR_EL1 of the caches that there are, where KVM shows the hardware's.
+    host_caches: Option<Vec<u64>>,
     /// What a VM's ID registers read at first; indexed by ordinal.
     limit: Box<[u64]>,
     aarch32_el0: bool,
@@ -83,6 +91,7 @@ impl Machine {
             vgic3: profile.gic.v3(),
             priority_bits: profile.gic.priority_bits,
             absent: profile.absent.as_ref().map(|a| a.regs.clone()).unwrap_or_default(),
+            host_caches: (profile.kernel < OWN_CACHES).then(|| profile.cache.ccsidr.clone()),
             host,
             listed: OnceLock::new(),
         }
@@ -152,9 +161,28 @@ impl Machine {
         self.pmu.filter(|_| self.vcpu.contains(VcpuFeatures::PMU_V3)).map(f)
     }
 
-    /// CCSIDR_EL1 for a CSSELR_EL1: made up from CTR_EL0's line sizes with one set and one way, as KVM does.
+    /// CCSIDR_EL1 for a CSSELR_EL1: made up from CTR_EL0's line sizes with one set and one way, as KVM does since Linux
+    /// 6.3; before that, the hardware's.
     pub fn ccsidr(&self, csselr: u64) -> u64 {
-        cache::ccsidr(self.limit[SysReg::CTR_EL0 as usize], csselr & 1 != 0)
+        match &self.host_caches {
+            Some(caches) => usize::try_from(csselr).ok().and_then(|n| caches.get(n).copied()).unwrap_or(0),
+            None => cache::ccsidr(self.limit[SysReg::CTR_EL0 as usize], csselr & 1 != 0),
+        }
+    }
+
+    /// How many values of CSSELR_EL1 KVM_GET_REG_LIST knows.
+    pub fn ccsidr_entries(&self) -> u16 {
+        self.host_caches.as_ref().map_or(CSSELR_MAX, |c| c.len() as u16)
+    }
+
+    /// Whether a VMM may change the shape of caches.
+    pub fn ccsidr_writable(&self) -> bool {
+        self.host_caches.is_none()
+    }
+
+    /// Whether the machine's kernel is this one or newer.
+    pub fn kernel_since(&self, major: u16, minor: u16) -> bool {
+        self.kernel >= (major, minor)
     }
 
     /// The limit of an ID register: what a VM starts with, and the most a VMM may write.
