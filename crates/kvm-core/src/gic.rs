@@ -335,7 +335,7 @@ impl VmInner {
         alone: impl FnOnce(&mut Its) -> T,
     ) -> Option<T> {
         let mut s = self.setup();
-        if self.gic_ready() {
+        if self.gic_ready() && !s.is_v2() {
             return self.with_gic(|g| in_gic(&mut g.gic));
         }
         s.its.get_mut(n).map(|i| alone(&mut i.its))
@@ -360,9 +360,10 @@ impl VmInner {
         c.pri_bits = host.priority_bits.clamp(5, 7);
         c.id_bits = host.id_bits;
         (c.seis, c.a3v) = (host.seis, host.a3v);
-        c.its = setup.its.len();
+        // An ITS in a VM with a GICv2 stays on its own.
+        c.its = if version == Version::V3 { setup.its.len() } else { 0 };
         let mut gic = Gic::new(c).map_err(|_| Errno::EINVAL)?;
-        for (n, its) in setup.its.iter_mut().enumerate() {
+        for (n, its) in setup.its.iter_mut().enumerate().filter(|_| version == Version::V3) {
             gic.set_its(n, std::mem::take(&mut its.its)).map_err(|_| Errno::EINVAL)?;
         }
         let mut state =
