@@ -409,3 +409,23 @@ impl Cpu {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_covers_its_event_space() {
+        let mut f = EventFilter::new(1 << 10, true);
+        f.set(8..10, false);
+        assert!(f.allows(7) && !f.allows(8) && !f.allows(9) && f.allows(0x3ff));
+        assert!(!f.allows(0x400), "beyond 10 bits there is nothing to count");
+        assert_eq!(f.mask(0), 0xffff_fcff, "nor to announce");
+        f.set(0x3ff..0x500, false);
+        assert!(!f.allows(0x3ff));
+        let mut f = EventFilter::new(1 << 16, false);
+        f.set(0x4021..0x4022, true);
+        f.set(0x20..0x21, true);
+        assert_eq!((f.mask(0), f.mask(32)), (0, 1 << 33 | 1));
+    }
+}

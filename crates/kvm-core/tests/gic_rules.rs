@@ -239,6 +239,21 @@ fn an_its_has_registers_before_there_is_a_gic() {
 }
 
 #[test]
+fn an_its_beside_a_gicv2_does_nothing() {
+    let g = Guest::new("max", ClockKind::Host);
+    g.memory.program(0, &done(31));
+    let mut v = g.vcpu(0, PSCI);
+    let its = g.vm.create_device(TYPE_ARM_VGIC_ITS).expect("ITS");
+    its.set_attr(GRP_ADDR, ITS_ADDR_TYPE, ITS).expect("address");
+    let gic = g.vm.create_device(TYPE_ARM_VGIC_V2).expect("GICv2");
+    gic.set_attr(GRP_ADDR, V2_ADDR_TYPE_DIST, GICD).expect("distributor");
+    gic.set_attr(GRP_ADDR, V2_ADDR_TYPE_CPU, GICD + 0x1_0000).expect("CPU interface");
+    assert_eq!(gic.set_attr(GRP_CTRL, CTRL_SAVE_PENDING_TABLES, 0), Err(Errno::ENXIO));
+    assert_eq!(result(&mut v), 0);
+    assert_eq!(its.get_attr(GRP_ITS_REGS, 4, 0), Ok(0x4b00_043b));
+}
+
+#[test]
 fn revisions_of_the_distributor_change_what_redistributors_show() {
     let g = Guest::new("n1", ClockKind::Host);
     let _v = g.vcpu(0, PSCI);
