@@ -19,7 +19,7 @@ const FSC_DEBUG: u32 = 0x22;
 const MDSCR_SS: u64 = 1;
 const MDSCR_KDE: u64 = 1 << 13;
 const MDSCR_MDE: u64 = 1 << 15;
-/// DBGWCR<n>_EL1.LSC: loads, stores.
+/// `DBGWCR<n>_EL1`.LSC: loads, stores.
 const LSC_LOAD: u64 = 1 << 3;
 const LSC_STORE: u64 = 1 << 4;
 /// Addresses are compared without their top byte, which may be a tag.
@@ -28,13 +28,13 @@ const VA56: u64 = (1 << 56) - 1;
 /// Breakpoints and watchpoints, in the format of the architecture's registers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DebugRegisters {
-    /// DBGBCR<n>_EL1.
+    /// `DBGBCR<n>_EL1`.
     pub bcr: [u64; 16],
-    /// DBGBVR<n>_EL1.
+    /// `DBGBVR<n>_EL1`.
     pub bvr: [u64; 16],
-    /// DBGWCR<n>_EL1.
+    /// `DBGWCR<n>_EL1`.
     pub wcr: [u64; 16],
-    /// DBGWVR<n>_EL1.
+    /// `DBGWVR<n>_EL1`.
     pub wvr: [u64; 16],
 }
 

@@ -1,7 +1,7 @@
 //! Structures of the interface, with the kernel's layout (kvm-arm64-abi.md §1.6), and their bytes.
 //!
 //! Flat: what is a union or a nested structure in the header is here the fields that arm64 uses. The shapes of
-//! `kvm-bindings` are in [`crate::bindings`].
+//! `kvm-bindings` are in the crate `ulna-kvm`.
 
 /// A type with a fixed little-endian encoding.
 pub trait Wire: Sized {
