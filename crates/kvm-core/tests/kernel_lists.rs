@@ -18,6 +18,7 @@ fn list(kernel: KernelLevel) -> BTreeSet<u64> {
         policy: Policy::Hw,
         clock: ClockKind::Insn,
         engine: Engine::default(),
+        engine_options: Default::default(),
         random: Arc::new(|| 0),
         wall_clock: Arc::new(|| 0),
     });
