@@ -121,6 +121,7 @@ fn kvm(host: &str) -> Kvm {
         engine_options: Default::default(),
         random: Arc::new(|| 4),
         wall_clock: Arc::new(|| 0),
+        strict: true,
     })
 }
 

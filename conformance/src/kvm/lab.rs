@@ -119,6 +119,7 @@ impl Lab {
             wall_clock: Arc::new(|| 1_700_000_000_123_456_789),
             engine: Default::default(),
             engine_options: Default::default(),
+            strict: true,
         }));
         let kvm = files.open_system();
         let mem = ByteMem::new(STRUCT, (HOST_RAM + HOST_RAM_LEN - STRUCT) as usize);

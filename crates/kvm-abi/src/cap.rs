@@ -73,6 +73,7 @@ caps! {
     ARM_SUPPORTED_BLOCK_SIZES = 229,
     ARM_SUPPORTED_REG_MASK_RANGES = 230,
     USER_MEMORY2 = 231,
+    ARM_WRITABLE_IMP_ID_REGS = 239,
 }
 
 #[cfg(test)]
@@ -80,6 +81,6 @@ mod tests {
     #[test]
     fn numbers_are_in_order_and_differ() {
         assert!(super::ALL.windows(2).all(|w| w[0].1 < w[1].1));
-        assert_eq!(super::ALL.len(), 64);
+        assert_eq!(super::ALL.len(), 65);
     }
 }

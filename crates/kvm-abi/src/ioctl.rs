@@ -201,7 +201,8 @@ ioctls! {
     ARM_VCPU_INIT 0xae Write 32 In VCPU;
     ARM_PREFERRED_TARGET 0xaf Read 32 Out VM;
     /// The ids follow the structure; `n` is read, and written in any case.
-    GET_REG_LIST 0xb0 Both 8 InOut VCPU, Read Behind => Times64(8);
+    /// On a VM: the map of VM-scoped registers, which Linux has not ([`crate::private::CAP_REG_SCOPE`]).
+    GET_REG_LIST 0xb0 Both 8 InOut VM | VCPU, Read Behind => Times64(8);
     /// Although its number says that nothing is read.
     ARM_MTE_COPY_TAGS 0xb4 Read 48 In VM, Both Pointer(16) => Granules;
     ARM_SET_COUNTER_OFFSET 0xb5 Write 16 In VM;
@@ -213,8 +214,8 @@ ioctls! {
     GET_STATS_FD 0xce None 0 Ignored VM | VCPU;
     CREATE_DEVICE 0xe0 Both 12 InOut VM;
     SET_DEVICE_ATTR 0xe1 Write 24 In VM | VCPU | DEVICE, Write Pointer(16) => Attribute;
-    /// Not on a VM.
-    GET_DEVICE_ATTR 0xe2 Write 24 In VCPU | DEVICE, Read Pointer(16) => Attribute;
+    /// On a VM only for VM-scoped registers, which Linux has not ([`crate::private::GRP_REG_SCOPE`]).
+    GET_DEVICE_ATTR 0xe2 Write 24 In VM | VCPU | DEVICE, Read Pointer(16) => Attribute;
     HAS_DEVICE_ATTR 0xe3 Write 24 In VM | VCPU | DEVICE;
 }
 

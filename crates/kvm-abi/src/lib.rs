@@ -10,6 +10,7 @@ pub mod device;
 pub mod errno;
 pub mod exit;
 pub mod ioctl;
+pub mod private;
 pub mod reg;
 pub mod structs;
 pub mod uapi;

@@ -51,7 +51,7 @@ impl RegId {
     pub const fn fw(n: u64) -> RegId {
         RegId(ARM64 | SIZE_U64 | GROUP_FW | n)
     }
-    /// Bitmap of firmware services: 0 standard, 1 standard hypervisor, 2 vendor hypervisor.
+    /// Bitmap of firmware services: 0 standard, 1 standard hypervisor, 2 and 3 vendor hypervisor.
     pub const fn fw_feat(n: u64) -> RegId {
         RegId(ARM64 | SIZE_U64 | GROUP_FW_FEAT | n)
     }

@@ -20,6 +20,7 @@ fn machine(words: &[u32]) -> (Arc<dyn Vm>, Arc<GuestRegionMmap>, Box<dyn Vcpu>) 
         wall_clock: Arc::new(|| 0),
         engine: Engine::default(),
         engine_options: Default::default(),
+        strict: false,
     });
     let vm = kvm.create_vm(0).expect("VM");
     let mapping = MmapRegion::new(0x1_0000).expect("memory");

@@ -33,6 +33,7 @@ fn guest(words: &[u32]) -> Guest {
         engine_options: Default::default(),
         random: Arc::new(|| 4),
         wall_clock: Arc::new(|| 0),
+        strict: false,
     });
     let (mem, files) = (ByteMem::new(BASE, 0x2_0000), FdTable::new(kvm).with_limit(100_000));
     let system = files.open_system();

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use ulna_arm_cpu::SysReg;
-use ulna_kvm_abi::{Errno, MAX_VCPUS, NR_MEMSLOTS, cap, guest_debug, vcpu_feature};
+use ulna_kvm_abi::{Errno, MAX_VCPUS, NR_MEMSLOTS, cap, guest_debug, private, vcpu_feature};
 use ulna_machine::{Machine, VcpuFeatures};
 
 use crate::Result;
@@ -12,6 +12,7 @@ use crate::kvm::{Kvm, KvmConfig};
 use crate::routing::MAX_ROUTES;
 use crate::tracking::BLOCK_SIZES;
 use crate::vm::Vm;
+use crate::vm_regs::has_imp_ids;
 
 impl Kvm {
     /// KVM_CHECK_EXTENSION on the system descriptor.
@@ -27,6 +28,7 @@ impl Vm {
         self.0.check_alive()?;
         Ok(match n {
             cap::MAX_VCPUS | cap::MAX_VCPU_ID => self.max_vcpus() as i32,
+            private::CAP_HVC_FW_REG_BMAP if !self.0.config.strict => self.0.bitmap_count() as i32,
             cap::MSI_DEVID => i32::from(self.0.setup().has_its()),
             cap::ARM_EAGER_SPLIT_CHUNK_SIZE => {
                 self.0.slots.tracking.split_chunk.load(Ordering::SeqCst) as i32
@@ -55,6 +57,12 @@ impl Vm {
             cap::ARM_SYSTEM_SUSPEND => {
                 vm.system_suspend.store(true, Ordering::SeqCst);
                 Ok(())
+            }
+            cap::ARM_WRITABLE_IMP_ID_REGS if has_imp_ids(&vm.config) => {
+                vm.before_vcpus(Errno::EINVAL, || vm.writable_identity.store(true, Ordering::SeqCst))
+            }
+            private::CAP_REG_SCOPE if !vm.config.strict && args[0] <= 1 => {
+                vm.before_vcpus(Errno::EBUSY, || vm.tagging.store(args[0] == 1, Ordering::SeqCst))
             }
             _ => Err(Errno::EINVAL),
         }
@@ -103,8 +111,13 @@ fn common(config: &KvmConfig, n: u32) -> i32 {
         | cap::IRQFD_RESAMPLE
         | cap::ARM_USER_IRQ
         | cap::HALT_POLL
+        | cap::STEAL_TIME
         | cap::DIRTY_LOG_RING_WITH_BITMAP
         | cap::USER_MEMORY2 => 1,
+        cap::ARM_WRITABLE_IMP_ID_REGS => has_imp_ids(config).into(),
+        private::CAP_REG_SCOPE if !config.strict => {
+            private::REG_SCOPE_MAP | private::REG_SCOPE_VM_ATTRS | private::REG_SCOPE_TAGS
+        }
         cap::IRQ_ROUTING => MAX_ROUTES as i32,
         cap::MANUAL_DIRTY_LOG_PROTECT2 => 3,
         cap::DIRTY_LOG_RING_ACQ_REL => MAX_RING_BYTES as i32,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ulna_arm_cpu::{Engine, EngineOptions};
 use ulna_kvm_abi::Errno;
 use ulna_machine::{Machine, Policy, VcpuFeatures};
-use ulna_profile::Profile;
+use ulna_profile::{KernelLevel, Profile};
 
 use crate::Result;
 use crate::clock::ClockKind;
@@ -28,6 +28,15 @@ pub struct KvmConfig {
     pub engine: Engine,
     /// How it is set up.
     pub engine_options: EngineOptions,
+    /// Hides everything that upstream's KVM has not: private capabilities, registers, ranges and attributes.
+    pub strict: bool,
+}
+
+impl KvmConfig {
+    /// Are the rules those of this kernel or a newer one?
+    pub(crate) fn since(&self, major: u16, minor: u16) -> bool {
+        self.profile.kernel >= KernelLevel { major, minor }
+    }
 }
 
 /// The system descriptor.

@@ -36,6 +36,7 @@ mod timers;
 mod tracking;
 mod vcpu;
 mod vm;
+mod vm_regs;
 
 pub use clock::ClockKind;
 pub use device::Device;

@@ -3,18 +3,17 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ulna_arm_cpu::SysReg;
-use ulna_arm_cpu::cpu::Clock;
 use ulna_kvm_abi::reg::{
     ARM64, GROUP_CORE, GROUP_DEMUX, GROUP_FW, GROUP_FW_FEAT, GROUP_SVE, GROUP_SYSREG, SIZE_U32, SIZE_U64,
 };
-use ulna_kvm_abi::{Errno, RegId, vcpu_feature};
+use ulna_kvm_abi::{Errno, RegId, private};
 use ulna_machine::CSSELR_MAX;
 use ulna_vgic::timer;
 
 use crate::Result;
-use crate::firmware::{self, psci, smccc};
 use crate::vcpu::Vcpu;
 use crate::vm::is_vm_wide;
+use crate::vm_regs::IDENTITY;
 
 /// Timer registers have ids of their own, with CNTV_CVAL and CNTVCT swapped as the UAPI froze them.
 mod timer_id {
@@ -22,20 +21,17 @@ mod timer_id {
     /// KVM_REG_ARM_TIMER_CVAL: the encoding of CNTVCT_EL0.
     pub const CNTV_CVAL: u16 = 0xdf02;
     /// KVM_REG_ARM_TIMER_CNT: the encoding of CNTV_CVAL_EL0.
-    pub const CNTVCT: u16 = 0xdf1a;
+    pub(crate) use crate::vm_regs::{CNTPCT, CNTVCT};
     pub const CNTP_CTL: u16 = 0xdf11;
     pub const CNTP_CVAL: u16 = 0xdf12;
-    pub const CNTPCT: u16 = 0xdf01;
 }
-
-/// Registers that no VMM can change.
-const INVARIANT: [SysReg; 3] = [SysReg::MIDR_EL1, SysReg::REVIDR_EL1, SysReg::AIDR_EL1];
 
 impl Vcpu {
     /// KVM_GET_ONE_REG: fills `data`, which must have the register's size.
     pub fn get_one_reg(&mut self, id: RegId, data: &mut [u8]) -> Result<()> {
         self.initialised()?;
         self.settle()?;
+        let id = self.untagged(id)?;
         check_id(id, data.len())?;
         let s = &self.cpu.state;
         let v: u128 = match id.group() {
@@ -53,7 +49,7 @@ impl Vcpu {
                 }
                 enc => {
                     let r = self.listed(enc)?;
-                    if is_vm_wide(r) {
+                    if self.is_the_vms(r) {
                         self.vm.id_values()[r as usize].into()
                     } else {
                         self.own_register(r).into()
@@ -61,8 +57,11 @@ impl Vcpu {
                 }
             },
             GROUP_DEMUX => self.cpu.ccsidr[self.ccsidr_entry(id)?].into(),
-            GROUP_FW | GROUP_FW_FEAT => self.firmware_reg(id)?.into(),
-            _ => s.sys(self.invariant(id)?).into(),
+            GROUP_FW | GROUP_FW_FEAT => self.vm.get_firmware_reg(self.initialised()?, id)?.into(),
+            _ => {
+                let r = self.invariant(id)?;
+                if self.is_the_vms(r) { self.vm.id_values()[r as usize].into() } else { s.sys(r).into() }
+            }
         };
         data.copy_from_slice(&v.to_le_bytes()[..data.len()]);
         Ok(())
@@ -72,6 +71,7 @@ impl Vcpu {
     pub fn set_one_reg(&mut self, id: RegId, data: &[u8]) -> Result<()> {
         self.initialised()?;
         self.settle()?;
+        let id = self.untagged(id)?;
         check_id(id, data.len())?;
         let mut b = [0; 16];
         b[..data.len()].copy_from_slice(data);
@@ -90,7 +90,7 @@ impl Vcpu {
                 self.cpu.ccsidr[n] = v & 0xffff_ffff;
                 Ok(())
             }
-            GROUP_FW | GROUP_FW_FEAT => self.set_firmware_reg(id, v),
+            GROUP_FW | GROUP_FW_FEAT => self.vm.set_firmware_reg(self.initialised()?, id, v),
             _ => {
                 let r = self.invariant(id)?;
                 self.set_listed(r.code(), v)
@@ -106,9 +106,7 @@ impl Vcpu {
         l.extend((0..5).map(RegId::spsr));
         l.extend((0..32).map(RegId::v));
         l.extend([RegId::FPSR, RegId::FPCR]);
-        l.extend((0..4).map(RegId::fw));
-        // Services are chosen since Linux 5.19.
-        l.extend((0..if m.kernel_since(5, 19) { 3 } else { 0 }).map(RegId::fw_feat));
+        l.extend(self.vm.firmware_regs());
         l.extend([timer_id::CNTV_CTL, timer_id::CNTVCT, timer_id::CNTV_CVAL].map(RegId::sysreg));
         l.push(RegId::sysreg(timer_id::CNTP_CTL));
         // The physical count has an id since Linux 6.4.
@@ -116,6 +114,9 @@ impl Vcpu {
         l.push(RegId::sysreg(timer_id::CNTP_CVAL));
         l.extend(m.reg_list().into_iter().map(|r| RegId::sysreg(r.code())));
         l.extend((0..m.ccsidr_entries()).map(RegId::ccsidr));
+        if self.vm.tagging.load(Ordering::SeqCst) {
+            l.iter_mut().for_each(|id| *id = self.vm.tagged(&m, *id));
+        }
         Ok(l)
     }
 
@@ -136,7 +137,7 @@ impl Vcpu {
     }
 
     fn count(&self, offset: &AtomicU64) -> u64 {
-        self.vm.clock.counter(self.cpu.state.icount).wrapping_sub(offset.load(Ordering::SeqCst))
+        self.vm.count(offset, self.cpu.state.icount)
     }
 
     fn timer_ctl(&self, ctl: SysReg, cval: SysReg, offset: &AtomicU64) -> u64 {
@@ -148,16 +149,10 @@ impl Vcpu {
     fn set_sysreg(&mut self, enc: u16, v: u64) -> Result<()> {
         let s = &mut self.cpu.state;
         let icount = s.icount;
-        let set_offset = |offset: &AtomicU64| {
-            if !self.vm.offsets_fixed.load(Ordering::SeqCst) {
-                let now = self.vm.clock.counter(icount);
-                offset.store(now.wrapping_sub(v), Ordering::SeqCst);
-            }
-        };
         let ctl = v & 0xffff_ffff & !timer::CTL_ISTATUS;
         match enc {
-            timer_id::CNTVCT => set_offset(&self.vm.cntvoff),
-            timer_id::CNTPCT => set_offset(&self.vm.cntpoff),
+            timer_id::CNTVCT => self.vm.set_count(&self.vm.cntvoff, icount, v),
+            timer_id::CNTPCT => self.vm.set_count(&self.vm.cntpoff, icount, v),
             timer_id::CNTV_CVAL => s.set_sys(SysReg::CNTV_CVAL_EL0, v),
             timer_id::CNTP_CVAL => s.set_sys(SysReg::CNTP_CVAL_EL0, v),
             timer_id::CNTV_CTL => s.set_sys(SysReg::CNTV_CTL_EL0, ctl),
@@ -170,7 +165,7 @@ impl Vcpu {
     fn set_listed(&mut self, enc: u16, v: u64) -> Result<()> {
         let m = self.check_initialised()?;
         let r = self.listed(enc)?;
-        if !is_vm_wide(r) {
+        if !self.is_the_vms(r) {
             if self.set_pmu_register(&m, r, v) {
                 return Ok(());
             }
@@ -181,87 +176,26 @@ impl Vcpu {
             }
             return Ok(());
         }
-        if self.vm.started.load(Ordering::SeqCst) {
-            if m.refused_even_after_run(r, v).is_some() {
-                return Err(Errno::EINVAL);
-            }
-            // Frozen: the same value is accepted.
-            return if self.vm.id_values()[r as usize] == v { Ok(()) } else { Err(Errno::EBUSY) };
-        }
-        let v = m.check_write(r, v).map_err(|_| Errno::EINVAL)?;
-        self.vm.id_values()[r as usize] = v;
-        Ok(())
+        self.vm.set_id_register(&m, r, v)
+    }
+
+    /// Has the VM the only value of this system register?
+    fn is_the_vms(&self, r: SysReg) -> bool {
+        is_vm_wide(r) || IDENTITY.contains(&r) && self.vm.identity_is_writable()
+    }
+
+    fn untagged(&self, id: RegId) -> Result<RegId> {
+        if id.0 & private::SCOPE_MASK == 0 { Ok(id) } else { Ok(self.vm.untagged(self.initialised()?, id)) }
     }
 
     /// KVM looks these registers up before it minds the group: they answer in all that have no meaning of their own.
     fn invariant(&self, id: RegId) -> Result<SysReg> {
-        self.listed(id.index()).and_then(|r| if INVARIANT.contains(&r) { Ok(r) } else { Err(Errno::ENOENT) })
+        self.listed(id.index()).and_then(|r| if IDENTITY.contains(&r) { Ok(r) } else { Err(Errno::ENOENT) })
     }
 
     fn listed(&self, enc: u16) -> Result<SysReg> {
         let m = self.initialised()?;
         SysReg::from_code(enc).filter(|r| m.listed(*r)).ok_or(Errno::ENOENT)
-    }
-
-    /// Firmware pseudo-registers: PSCI version, workaround levels, bitmaps of services.
-    fn firmware_reg(&self, id: RegId) -> Result<u64> {
-        let f = &self.vm.firmware;
-        let load = |map: &AtomicU64| Ok(map.load(Ordering::SeqCst));
-        match (id.group(), id.index()) {
-            (GROUP_FW, 0) if !self.has_feature(vcpu_feature::PSCI_0_2) => Ok(1),
-            (GROUP_FW, 0) => load(&f.psci_version),
-            (GROUP_FW, n) => smccc::workaround_level(&self.vm, n.into()).ok_or(Errno::ENOENT),
-            (_, 0) => load(&f.std),
-            (_, 1) => load(&f.std_hyp),
-            (_, 2) => load(&f.vendor_hyp),
-            _ => Err(Errno::ENOENT),
-        }
-    }
-
-    fn set_firmware_reg(&mut self, id: RegId, v: u64) -> Result<()> {
-        let f = &self.vm.firmware;
-        let (map, bits) = match (id.group(), id.index()) {
-            (GROUP_FW, 0) => return self.set_psci_version(v),
-            (GROUP_FW, n) => return self.check_workaround(n.into(), v),
-            (_, 0) => (&f.std, firmware::STD_BITS),
-            (_, 1) => (&f.std_hyp, firmware::STD_HYP_BITS),
-            (_, 2) => (&f.vendor_hyp, firmware::VENDOR_HYP_BITS),
-            _ => return Err(Errno::ENOENT),
-        };
-        if v & !bits != 0 {
-            return Err(Errno::EINVAL);
-        }
-        if self.vm.started.load(Ordering::SeqCst) && map.load(Ordering::SeqCst) != v {
-            return Err(Errno::EBUSY);
-        }
-        map.store(v, Ordering::SeqCst);
-        Ok(())
-    }
-
-    /// A level that the host reaches is accepted and nothing is stored.
-    fn check_workaround(&self, n: u64, v: u64) -> Result<()> {
-        let host = smccc::workaround_level(&self.vm, n).ok_or(Errno::ENOENT)?;
-        let claimed = match (n, v) {
-            (2, 0 | 1) => 0,
-            // Bit 4 (enabled) goes only with a workaround that the guest need not ask for.
-            (2, 2 | 3 | 0x12) => 3,
-            (2, _) => return Err(Errno::EINVAL),
-            (_, 0..=15) => v,
-            _ => return Err(Errno::EINVAL),
-        };
-        if claimed <= host { Ok(()) } else { Err(Errno::EINVAL) }
-    }
-
-    fn set_psci_version(&mut self, v: u64) -> Result<()> {
-        let modern = self.has_feature(vcpu_feature::PSCI_0_2);
-        let ok = if modern { matches!(v, 2 | 0x1_0000 | psci::VERSION_1_1) } else { v == 1 };
-        if !ok {
-            return Err(Errno::EINVAL);
-        }
-        if modern {
-            self.vm.firmware.psci_version.store(v, Ordering::SeqCst);
-        }
-        Ok(())
     }
 
     /// Core registers by their offset into `struct kvm_regs` in words.

@@ -67,21 +67,14 @@ impl Vcpu {
         self.vm.map_gic()?;
         let vgic3 = self.vm.with_gic(|g| g.gic.config().version == ulna_vgic::Version::V3).unwrap_or(false);
         self.vm.finish_id_registers(&m, vgic3);
-        {
-            let values = self.vm.id_values();
-            for &r in SysReg::ALL {
-                if crate::vm::is_vm_wide(r) {
-                    self.cpu.state.set_sys(r, values[r as usize]);
-                }
-            }
-        }
-        let f = m.features_for(|r| self.cpu.state.sys(r));
-        self.cpu.set_features(f);
         self.claim_timers()?;
         self.enable_pmu()?;
+        let state = &mut self.cpu.state;
+        self.vm.start(&m, vgic3, |r, v| state.set_sys(r, v));
+        let f = m.features_for(|r| self.cpu.state.sys(r));
+        self.cpu.set_features(f);
         self.settle_counters();
         self.user_irqchip = !self.vm.gic_exists();
-        self.vm.started.store(true, Ordering::SeqCst);
         self.ran = true;
         Ok(())
     }
@@ -145,6 +138,9 @@ impl Vcpu {
             if self.device_levels_changed() {
                 break Ok(Leave::Intr);
             }
+            if self.stolen.is_some() {
+                self.update_stolen_time();
+            }
             let exit = self.cpu.run();
             self.shared.stats.count(Stat::Exits);
             self.update_pmu();
@@ -154,6 +150,7 @@ impl Vcpu {
                 Err(e) => break Err(e),
             }
         };
+        self.vm.icount.store(self.cpu.state.icount, Ordering::Relaxed);
         // Outside KVM_RUN nobody needs to be woken for a timer.
         if self.planned.take().is_some() {
             self.vm.timers.set(self.shared.id, None, &self.shared);

@@ -10,7 +10,7 @@ use ulna_arm_cpu::pmu::EventFilter;
 use ulna_arm_cpu::shared::VmShared;
 use ulna_arm_cpu::{Irregular, SysReg};
 use ulna_arm_regs::row::Storage;
-use ulna_kvm_abi::{Errno, MAX_VCPUS, SmcccFilter, VcpuInit, device};
+use ulna_kvm_abi::{Errno, MAX_VCPUS, SmcccFilter, VcpuInit, device, private};
 use ulna_machine::{Machine, VcpuFeatures};
 use ulna_profile::Profile;
 
@@ -27,6 +27,7 @@ use crate::routing::Routing;
 use crate::shared::Shared;
 use crate::timers::TimerThread;
 use crate::vcpu::Vcpu;
+use crate::vm_regs::{IDENTITY, has_imp_ids, identity_mask};
 
 /// PPIs of the EL1 virtual, EL1 physical, EL2 virtual and EL2 physical timer, as KVM wires them by default.
 const TIMER_PPIS: [u32; 4] = [27, 30, 28, 26];
@@ -65,6 +66,12 @@ pub(crate) struct VmInner {
     dead: AtomicBool,
     /// KVM_CAP_ARM_NISV_TO_USER was enabled.
     pub nisv_to_user: AtomicBool,
+    /// KVM_CAP_ARM_WRITABLE_IMP_ID_REGS was enabled.
+    pub writable_identity: AtomicBool,
+    /// KVM_GET_REG_LIST on a vCPU says which registers are the VM's.
+    pub tagging: AtomicBool,
+    /// Instructions that the vCPU of an instruction clock had executed when it last left the guest.
+    pub icount: AtomicU64,
     /// KVM_CAP_ARM_SYSTEM_SUSPEND was enabled.
     pub system_suspend: AtomicBool,
     /// The interrupt controller as the VMM sets it up.
@@ -120,6 +127,9 @@ impl Vm {
             started: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             nisv_to_user: AtomicBool::new(false),
+            writable_identity: AtomicBool::new(false),
+            tagging: AtomicBool::new(false),
+            icount: AtomicU64::new(0),
             system_suspend: AtomicBool::new(false),
             gic_setup: Mutex::default(),
             gic: Mutex::new(None),
@@ -127,7 +137,7 @@ impl Vm {
             id_values: Mutex::new(vec![0; SysReg::COUNT].into()),
             irregular: Arc::new(irregular(&config.profile)),
             pmu_counters: AtomicU8::new(0),
-            firmware: Firmware::default(),
+            firmware: Firmware::new(&config),
             io_events: IoEvents::default(),
             irq_fds: IrqFds::default(),
             routing: Routing::default(),
@@ -204,6 +214,9 @@ impl Vm {
     /// KVM_HAS_DEVICE_ATTR on a VM.
     pub fn has_attr(&self, group: u32, attr: u64) -> Result<()> {
         self.0.check_alive()?;
+        if group == private::GRP_REG_SCOPE {
+            return self.vm_reg_size(attr).map(drop);
+        }
         let known = (group, attr) == (device::GRP_VM_SMCCC_CTRL, device::VM_SMCCC_FILTER);
         if known { Ok(()) } else { Err(Errno::ENXIO) }
     }
@@ -237,7 +250,8 @@ impl Vm {
             let code = usize::from(r.code());
             let (op0, op1, crn) = (code >> 14, code >> 11 & 7, code >> 7 & 15);
             if op0 == 3 && matches!(op1, 0 | 1 | 3) && crn == 0 && code >> 3 & 15 < 8 {
-                masks[op1.min(2) * 64 + (code & 0x3f)] = m.writable_mask(r);
+                let identity = has_imp_ids(&self.0.config).then(|| identity_mask(r)).flatten();
+                masks[op1.min(2) * 64 + (code & 0x3f)] = identity.unwrap_or_else(|| m.writable_mask(r));
             }
         }
         masks
@@ -315,6 +329,11 @@ impl VmInner {
         if self.dead.load(Ordering::SeqCst) { Err(Errno::EIO) } else { Ok(()) }
     }
 
+    /// In strict mode what is private answers `errno`, as something unknown.
+    pub fn not_strict(&self, errno: Errno) -> Result<()> {
+        if self.config.strict { Err(errno) } else { Ok(()) }
+    }
+
     /// The first run failed for good.
     pub fn kill(&self) {
         self.dead.store(true, Ordering::SeqCst);
@@ -323,6 +342,16 @@ impl VmInner {
     /// The vCPUs by id.
     pub fn vcpus(&self) -> RwLockReadGuard<'_, BTreeMap<u32, Arc<Shared>>> {
         self.vcpus.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something that goes only while there are no vCPUs; none is made meanwhile.
+    pub fn before_vcpus(&self, errno: Errno, f: impl FnOnce()) -> Result<()> {
+        let vcpus = self.vcpus.write().unwrap_or_else(PoisonError::into_inner);
+        if !vcpus.is_empty() {
+            return Err(errno);
+        }
+        f();
+        Ok(())
     }
 
     /// Is one in KVM_RUN? Requests that need them all at rest fail then.
@@ -350,7 +379,7 @@ impl VmInner {
                 let m = Machine::new(&self.config.profile, self.config.policy, wanted);
                 let mut values = self.id_values();
                 for &r in SysReg::ALL {
-                    if is_vm_wide(r)
+                    if (is_vm_wide(r) || IDENTITY.contains(&r))
                         && let Some(v) = m.reset_value(r, 0)
                     {
                         values[r as usize] = v;
@@ -371,10 +400,25 @@ impl VmInner {
 
     /// What KVM does to the feature ID registers before the first instruction.
     pub fn finish_id_registers(&self, m: &Machine, vgic3: bool) {
+        self.finish(&mut self.id_values(), m, vgic3);
+    }
+
+    /// The VM has started: its registers are frozen. What a vCPU shows of them goes to `take`.
+    pub fn start(&self, m: &Machine, vgic3: bool, mut take: impl FnMut(SysReg, u64)) {
+        let mut values = self.id_values();
+        self.finish(&mut values, m, vgic3);
+        for &r in SysReg::ALL {
+            if is_vm_wide(r) || IDENTITY.contains(&r) {
+                take(r, values[r as usize]);
+            }
+        }
+        self.started.store(true, Ordering::SeqCst);
+    }
+
+    fn finish(&self, values: &mut [u64], m: &Machine, vgic3: bool) {
         if self.started.load(Ordering::SeqCst) {
             return;
         }
-        let mut values = self.id_values();
         for &r in SysReg::ALL {
             if is_vm_wide(r) {
                 values[r as usize] = m.at_first_run(r, values[r as usize], vgic3);

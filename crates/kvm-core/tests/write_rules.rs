@@ -18,6 +18,7 @@ fn vcpu(profile: &Profile, features: u32) -> (Vm, Vcpu) {
         engine_options: Default::default(),
         random: Arc::new(|| 0),
         wall_clock: Arc::new(|| 0),
+        strict: false,
     });
     let vm = kvm.create_vm(0).unwrap();
     let mut vcpu = vm.create_vcpu(0).unwrap();

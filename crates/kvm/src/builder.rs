@@ -178,6 +178,7 @@ impl Builder {
             wall_clock: self.wall_clock,
             engine: self.engine,
             engine_options: Default::default(),
+            strict,
         };
         Ok(Kvm::with_config(config, strict))
     }

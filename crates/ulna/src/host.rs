@@ -124,6 +124,7 @@ impl HostArgs {
             wall_clock: Arc::new(|| 0),
             engine: Default::default(),
             engine_options: Default::default(),
+            strict: false,
         }))
     }
 

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use filter::{Action, Filter};
 
 use crate::Result;
+use crate::kvm::KvmConfig;
 use crate::run::Leave;
 use crate::vcpu::Vcpu;
 
@@ -30,6 +31,9 @@ pub const STD_HYP_BITS: u64 = 1;
 /// KVM_REG_ARM_VENDOR_HYP_BMAP: the feature list with the UID, PTP.
 pub const VENDOR_HYP_BITS: u64 = 3;
 
+/// KVM_REG_ARM_VENDOR_HYP_BMAP_2 (6.15): DISCOVER_IMPL_VER and DISCOVER_IMPL_CPUS.
+pub const VENDOR_HYP_2_BITS: u64 = 3;
+
 /// Firmware state of a VM.
 pub(crate) struct Firmware {
     /// KVM_REG_ARM_PSCI_VERSION.
@@ -40,17 +44,21 @@ pub(crate) struct Firmware {
     pub std_hyp: AtomicU64,
     /// KVM_REG_ARM_VENDOR_HYP_BMAP.
     pub vendor_hyp: AtomicU64,
+    /// KVM_REG_ARM_VENDOR_HYP_BMAP_2.
+    pub vendor_hyp_2: AtomicU64,
     /// KVM_ARM_VM_SMCCC_FILTER.
     pub filter: Mutex<Filter>,
 }
 
-impl Default for Firmware {
-    fn default() -> Firmware {
+impl Firmware {
+    /// What a new VM has: the newest PSCI, and all services that were there before the bitmaps. Later ones start absent.
+    pub fn new(config: &KvmConfig) -> Firmware {
         Firmware {
-            psci_version: AtomicU64::new(psci::VERSION_1_1),
+            psci_version: AtomicU64::new(psci::newest(config)),
             std: AtomicU64::new(STD_BITS),
             std_hyp: AtomicU64::new(STD_HYP_BITS),
             vendor_hyp: AtomicU64::new(VENDOR_HYP_BITS),
+            vendor_hyp_2: AtomicU64::new(0),
             filter: Mutex::default(),
         }
     }

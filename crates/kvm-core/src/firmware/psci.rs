@@ -1,4 +1,4 @@
-//! PSCI (DEN0022): 0.1, and 0.2 to 1.1 by the version register, with the answers of KVM 6.12.
+//! PSCI (DEN0022): 0.1, and 0.2 to 1.3 by the version register, with the answers of KVM.
 
 use std::sync::atomic::Ordering;
 
@@ -7,13 +7,32 @@ use ulna_kvm_abi::{exit, mp_state, vcpu_feature};
 
 use super::{INVALID_PARAMETERS, NOT_SUPPORTED, answer, refuse};
 use crate::Result;
+use crate::kvm::KvmConfig;
 use crate::run::Leave;
 use crate::shared::{ResetTo, Shared};
 use crate::vcpu::Vcpu;
 
+/// PSCI 0.2, the first with a version that can be asked for.
+pub const VERSION_0_2: u64 = 0x2;
+/// PSCI 1.0.
+pub const VERSION_1_0: u64 = 0x1_0000;
 /// PSCI 1.1, the newest that KVM 6.12 offers.
 pub const VERSION_1_1: u64 = 0x1_0001;
-const VERSION_1_0: u64 = 0x1_0000;
+/// PSCI 1.2.
+pub const VERSION_1_2: u64 = 0x1_0002;
+/// PSCI 1.3, offered from Linux 6.13 on.
+pub const VERSION_1_3: u64 = 0x1_0003;
+
+/// The newest version that this kernel's KVM offers.
+pub(crate) fn newest(config: &KvmConfig) -> u64 {
+    if config.since(6, 13) { VERSION_1_3 } else { VERSION_1_1 }
+}
+
+/// May KVM_REG_ARM_PSCI_VERSION say this, where it is not 0.1?
+pub(crate) fn offers(config: &KvmConfig, version: u64) -> bool {
+    matches!(version, VERSION_0_2 | VERSION_1_0 | VERSION_1_1 | VERSION_1_2 | VERSION_1_3)
+        && version <= newest(config)
+}
 
 /// First and last function id of KVM's PSCI 0.1.
 pub(super) const V0_1_FIRST: u32 = 0x95c1_ba5e;
@@ -35,7 +54,11 @@ mod function {
     pub const FEATURES: u32 = 0x0a;
     pub const SYSTEM_SUSPEND: u32 = 0x0e;
     pub const SYSTEM_RESET2: u32 = 0x12;
+    pub const SYSTEM_OFF2: u32 = 0x15;
 }
+
+/// SYSTEM_OFF2's only type, HIBERNATE_OFF: as an argument (0 means the same), and in the answer of PSCI_FEATURES.
+const HIBERNATE_OFF: u64 = 1;
 
 const SMC64: u32 = 1 << 30;
 
@@ -101,6 +124,14 @@ pub(super) fn call(vcpu: &mut Vcpu, id: u32) -> Result<Option<Leave>> {
                 return Ok(Some(leave));
             }
         }
+        function::SYSTEM_OFF2 => {
+            if a1 > HIBERNATE_OFF || a2 != 0 {
+                INVALID_PARAMETERS
+            } else {
+                let flag = exit::SYSTEM_EVENT_SHUTDOWN_FLAG_PSCI_OFF2;
+                return Ok(Some(system_event(vcpu, exit::SYSTEM_EVENT_SHUTDOWN, flag)));
+            }
+        }
         _ => NOT_SUPPORTED,
     };
     answer(vcpu, [x0, 0, 0, 0]);
@@ -116,6 +147,7 @@ fn exists(vcpu: &Vcpu, number: u32, wide: bool, version: u64) -> bool {
         FEATURES => !wide && version >= VERSION_1_0,
         SYSTEM_SUSPEND => version >= VERSION_1_0 && vcpu.vm.system_suspend.load(Ordering::Relaxed),
         SYSTEM_RESET2 => version >= VERSION_1_1,
+        SYSTEM_OFF2 => version >= VERSION_1_3,
         _ => false,
     }
 }
@@ -124,7 +156,11 @@ fn features(vcpu: &Vcpu, id: u32, version: u64) -> u64 {
     const SMCCC_VERSION: u32 = 0x8000_0000;
     let psci = id & !(SMC64 | 0x1f) == 0x8400_0000;
     let there = id == SMCCC_VERSION || (psci && exists(vcpu, id & 0x1f, id & SMC64 != 0, version));
-    if there { 0 } else { NOT_SUPPORTED }
+    match id & 0x1f {
+        _ if !there => NOT_SUPPORTED,
+        function::SYSTEM_OFF2 => HIBERNATE_OFF,
+        _ => 0,
+    }
 }
 
 fn v0_1(vcpu: &mut Vcpu, n: u32) -> Result<Option<Leave>> {

@@ -18,11 +18,18 @@ const KVM_UID: [u64; 4] = [0xb66f_b428, 0xe911_c52e, 0x564b_caa9, 0x743a_004d];
 pub(super) fn call(vcpu: &Vcpu, function: u32) -> [u64; 4] {
     match function {
         UID => KVM_UID,
-        FEATURES => [vcpu.vm.firmware.vendor_hyp.load(Ordering::Relaxed), 0, 0, 0],
+        FEATURES => {
+            // 128 bits, one a function number, in 32-bit words (from 6.15 on; before, only the first).
+            let f = &vcpu.vm.firmware;
+            [f.vendor_hyp.load(Ordering::Relaxed), 0, f.vendor_hyp_2.load(Ordering::Relaxed), 0]
+        }
         PTP => ptp(vcpu),
         _ => [NOT_SUPPORTED, 0, 0, 0],
     }
 }
+
+/// How often PTP reads both clocks.
+const SAMPLES: usize = 4;
 
 /// Wall clock and a guest counter, sampled together.
 fn ptp(vcpu: &Vcpu) -> [u64; 4] {
@@ -36,7 +43,23 @@ fn ptp(vcpu: &Vcpu) -> [u64; 4] {
         1 => vm.cntpoff.load(Ordering::Relaxed),
         _ => return [NOT_SUPPORTED, 0, 0, 0],
     };
-    let wall = (vm.config.wall_clock)();
-    let counter = vm.clock.counter(vcpu.cpu.state.icount).wrapping_sub(offset);
+    // One cannot be read at the moment of the other, and the host may run something else in between: of a few tries,
+    // the one in which the least time passed, and half of that.
+    let count = || vm.clock.counter(vcpu.cpu.state.icount);
+    let sample = || {
+        let before = count();
+        let wall = (vm.config.wall_clock)();
+        let passed = count().wrapping_sub(before);
+        (passed, wall, before.wrapping_add(passed / 2))
+    };
+    let mut best = sample();
+    for _ in 1..SAMPLES {
+        let next = sample();
+        if next.0 < best.0 {
+            best = next;
+        }
+    }
+    let (_, wall, counter) = best;
+    let counter = counter.wrapping_sub(offset);
     [wall >> 32, wall & 0xffff_ffff, counter >> 32, counter & 0xffff_ffff]
 }

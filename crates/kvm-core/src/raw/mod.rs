@@ -20,6 +20,7 @@
 //! #     wall_clock: Arc::new(|| 0),
 //! #     engine: Default::default(),
 //! #     engine_options: Default::default(),
+//! #     strict: false,
 //! # });
 //! let mem = ByteMem::new(0x1_0000, 0x1000);
 //! let files = FdTable::new(kvm);

@@ -289,7 +289,10 @@ fn set_one_reg(vcpu: &mut Vcpu, arg: u64, caller: &Caller<'_>) -> Result<()> {
 
 /// Writes how many there are in any case.
 fn get_reg_list(vcpu: &mut Vcpu, arg: u64, caller: &Caller<'_>) -> Result<()> {
-    let list = vcpu.reg_list()?;
+    put_reg_list(&vcpu.reg_list()?, arg, caller)
+}
+
+pub(super) fn put_reg_list(list: &[RegId], arg: u64, caller: &Caller<'_>) -> Result<()> {
     let n = caller.get::<u64>(arg)?;
     caller.put(arg, &(list.len() as u64))?;
     if n < list.len() as u64 {

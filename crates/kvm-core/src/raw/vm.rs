@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ulna_kvm_abi::ioctl::{on, request};
 use ulna_kvm_abi::structs::*;
-use ulna_kvm_abi::{Errno, device};
+use ulna_kvm_abi::{Errno, device, private};
 
 use super::{Caller, Descriptor, StatsFile, VcpuHandle, dirty};
 use crate::{Result, Vm};
@@ -144,11 +144,29 @@ pub(super) fn serve(vm: &Arc<VmHandle>, req: u32, arg: u64, caller: &Caller<'_>)
         request::CREATE_DEVICE => create_device(vm, arg, caller)?,
         request::SET_DEVICE_ATTR => {
             let a = caller.attr(arg)?;
+            if a.group == private::GRP_REG_SCOPE {
+                v.vm_reg_size(a.attr)?;
+                v.set_vm_reg(a.attr, caller.get(a.addr)?)?;
+                return Ok(0);
+            }
             if (a.group, a.attr) != (device::GRP_VM_SMCCC_CTRL, device::VM_SMCCC_FILTER) {
                 return Err(Errno::ENXIO);
             }
             v.set_smccc_filter(&caller.get(a.addr)?)?;
         }
+        request::GET_REG_LIST if !v.0.config.strict => {
+            caller.get::<u64>(arg)?;
+            super::vcpu::put_reg_list(&v.reg_map()?, arg, caller)?;
+        }
+        request::GET_DEVICE_ATTR if !v.0.config.strict => {
+            let a = caller.attr(arg)?;
+            if a.group != private::GRP_REG_SCOPE {
+                return Err(Errno::ENXIO);
+            }
+            caller.put(a.addr, &v.get_vm_reg(a.attr)?)?;
+        }
+        // Not on a VM of Linux.
+        request::GET_REG_LIST | request::GET_DEVICE_ATTR => return Err(Errno::EINVAL),
         request::HAS_DEVICE_ATTR => {
             let a = caller.attr(arg)?;
             v.has_attr(a.group, a.attr)?;

@@ -9,7 +9,7 @@ use ulna_arm_regs::SysReg;
 use ulna_kvm_abi::device::*;
 use ulna_kvm_abi::{RegId, VcpuInit, vcpu_feature};
 use ulna_kvm_core::{ClockKind, Device, Engine, Kvm, KvmConfig, Policy, Run, Vcpu, Vm};
-use ulna_profile::Profile;
+use ulna_profile::{KernelLevel, Profile};
 
 pub const RAM: u64 = 0x4000_0000;
 pub const RAM_LEN: usize = 0x40_0000;
@@ -78,7 +78,19 @@ pub fn kvm(profile: &str, clock: ClockKind) -> Kvm {
 }
 
 pub fn kvm_on(profile: &str, clock: ClockKind, engine: Engine) -> Kvm {
-    Kvm::new(KvmConfig {
+    Kvm::new(config(profile, clock, engine))
+}
+
+/// The KVM of another kernel, or one that hides what is private.
+pub fn kvm_of(kernel: (u16, u16), strict: bool) -> Kvm {
+    let mut c = config("n1", ClockKind::Host, Engine::default());
+    c.profile.kernel = KernelLevel { major: kernel.0, minor: kernel.1 };
+    c.strict = strict;
+    Kvm::new(c)
+}
+
+pub fn config(profile: &str, clock: ClockKind, engine: Engine) -> KvmConfig {
+    KvmConfig {
         profile: Profile::builtin(profile).expect("profile"),
         policy: Policy::Hw,
         clock,
@@ -86,7 +98,8 @@ pub fn kvm_on(profile: &str, clock: ClockKind, engine: Engine) -> Kvm {
         wall_clock: Arc::new(|| 1_700_000_000_123_456_789),
         engine,
         engine_options: Default::default(),
-    })
+        strict: false,
+    }
 }
 
 /// A VM with RAM.
@@ -104,10 +117,22 @@ pub fn features(bits: u32) -> VcpuInit {
 
 impl Guest {
     pub fn new(profile: &str, clock: ClockKind) -> Guest {
-        let vm = kvm(profile, clock).create_vm(0).expect("VM");
+        Guest::of(&kvm(profile, clock))
+    }
+
+    /// A VM of this KVM.
+    pub fn of(kvm: &Kvm) -> Guest {
+        let vm = kvm.create_vm(0).expect("VM");
         let memory = Memory::new(RAM_LEN);
         add_slot(&vm, 0, RAM, &memory);
         Guest { vm, memory }
+    }
+
+    /// A program that calls with what is in its registers and stores x0, again and again.
+    pub fn asks(&self) {
+        let once = [vec![HVC], done(0)].concat();
+        let back = -(once.len() as i32);
+        self.memory.program(0, &[once, vec![b(back)]].concat());
     }
 
     /// With one vCPU that runs `words` by this engine.
@@ -178,6 +203,25 @@ pub fn result(v: &mut Vcpu) -> u64 {
             other => panic!("the guest left by {other:x?}"),
         }
     }
+}
+
+/// A call by the program of [`Guest::asks`]: x0-x3 after it.
+pub fn call(v: &mut Vcpu, x: [u64; 4]) -> [u64; 4] {
+    for (n, x) in (0..).zip(x) {
+        set(v, RegId::x(n), x);
+    }
+    result(v);
+    [0, 1, 2, 3].map(|n| get(v, RegId::x(n)))
+}
+
+/// x0 of a call with one argument.
+pub fn call1(v: &mut Vcpu, function: u64, x1: u64) -> u64 {
+    call(v, [function, x1, 0, 0])[0]
+}
+
+/// What a write of a 64-bit register answers.
+pub fn try_set(v: &mut Vcpu, id: RegId, value: u64) -> ulna_kvm_core::Result<()> {
+    v.set_one_reg(id, &value.to_le_bytes())
 }
 
 /// Calls `kick` again and again until it is dropped.

@@ -168,8 +168,16 @@ impl RunArgs {
             ClockArg::Insn => ClockKind::Insn,
         };
         let wall_clock = Arc::new(wall_clock_ns);
-        let kvm =
-            Software::new(KvmConfig { profile, policy, clock, random, wall_clock, engine, engine_options });
+        let kvm = Software::new(KvmConfig {
+            profile,
+            policy,
+            clock,
+            random,
+            wall_clock,
+            engine,
+            engine_options,
+            strict: false,
+        });
         let status = ulna_vmm::run(&config, &kvm, &outside);
         if let Some(p) = profiles {
             p.write(config.max_cpus)?;

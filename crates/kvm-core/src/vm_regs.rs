@@ -1,0 +1,336 @@
+//! Registers of which a VM has one value, whatever descriptor they are reached by (seed-systems.md §2).
+//!
+//! Their values are stored once, so vCPUs cannot disagree. The configuration lock ([`VmInner::id_values`]) makes the
+//! checks of a write and the write one step, and excludes the first run.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ulna_arm_cpu::SysReg;
+use ulna_arm_cpu::cpu::Clock;
+use ulna_arm_regs::id::in_id_space;
+use ulna_kvm_abi::reg::{ARM64, GROUP_FW, GROUP_FW_FEAT, GROUP_SYSREG};
+use ulna_kvm_abi::{Errno, RegId, private, vcpu_feature};
+use ulna_machine::{Machine, VcpuFeatures};
+
+use crate::Result;
+use crate::firmware::{self, psci, smccc};
+use crate::kvm::KvmConfig;
+use crate::vm::{Vm, VmInner, is_vm_wide};
+
+/// The ids of the counters: CNTVCT has the encoding of CNTV_CVAL_EL0 (kvm-arm64-abi.md §5.3).
+pub(crate) const CNTVCT: u16 = 0xdf1a;
+pub(crate) const CNTPCT: u16 = 0xdf01;
+
+/// Implementation ids: VM-scoped once KVM_CAP_ARM_WRITABLE_IMP_ID_REGS was enabled.
+pub(crate) const IDENTITY: [SysReg; 3] = [SysReg::MIDR_EL1, SysReg::REVIDR_EL1, SysReg::AIDR_EL1];
+
+/// Bits of an implementation id that mean something: what may be written where it may be written at all.
+pub(crate) fn identity_mask(r: SysReg) -> Option<u64> {
+    match r {
+        SysReg::MIDR_EL1 => Some(0xffff_ffff),
+        _ if IDENTITY.contains(&r) => Some(u64::MAX),
+        _ => None,
+    }
+}
+
+/// Is this kernel or this VM one in which the register shows?
+type Shown = fn(&VmInner) -> bool;
+
+/// A firmware pseudo-register.
+pub(crate) struct FirmwareReg {
+    id: RegId,
+    /// A stream of registers may leave it out where it has this value.
+    neutral: Option<u64>,
+    shown: Shown,
+    store: Store,
+}
+
+/// Where its value is, and the rule of a write.
+enum Store {
+    /// One of a few values, at any time.
+    PsciVersion,
+    /// A level that the host reaches is accepted and not stored.
+    HostLevel(u64),
+    /// A subset of these bits, until the first run.
+    Bitmap(u64, fn(&firmware::Firmware) -> &AtomicU64),
+}
+
+const fn bitmap(
+    n: u64,
+    bits: u64,
+    neutral: Option<u64>,
+    shown: Shown,
+    of: fn(&firmware::Firmware) -> &AtomicU64,
+) -> FirmwareReg {
+    FirmwareReg { id: RegId::fw_feat(n), neutral, shown, store: Store::Bitmap(bits, of) }
+}
+
+const fn level(n: u64) -> FirmwareReg {
+    FirmwareReg { id: RegId::fw(n), neutral: None, shown: always, store: Store::HostLevel(n) }
+}
+
+fn always(_: &VmInner) -> bool {
+    true
+}
+
+/// Services are chosen since Linux 5.19.
+fn services(vm: &VmInner) -> bool {
+    vm.config.since(5, 19)
+}
+
+/// VENDOR_HYP_BMAP_2: as soon as the kernel has it in strict mode; else once the VMM has shown that it knows of errata
+/// lists, because a register that is listed unasked keeps guests from moving to older kernels.
+fn errata_lists(vm: &VmInner) -> bool {
+    if vm.config.strict { has_imp_ids(&vm.config) } else { vm.identity_is_writable() }
+}
+
+/// KVM_CAP_ARM_WRITABLE_IMP_ID_REGS and errata discovery came with Linux 6.15.
+pub(crate) fn has_imp_ids(config: &KvmConfig) -> bool {
+    config.since(6, 15)
+}
+
+/// All of them, in the order of KVM_GET_REG_LIST.
+pub(crate) const FIRMWARE: &[FirmwareReg] = &[
+    FirmwareReg { id: RegId::PSCI_VERSION, neutral: None, shown: always, store: Store::PsciVersion },
+    level(1),
+    level(2),
+    level(3),
+    bitmap(0, firmware::STD_BITS, None, services, |f| &f.std),
+    bitmap(1, firmware::STD_HYP_BITS, None, services, |f| &f.std_hyp),
+    bitmap(2, firmware::VENDOR_HYP_BITS, None, services, |f| &f.vendor_hyp),
+    bitmap(3, firmware::VENDOR_HYP_2_BITS, Some(0), errata_lists, |f| &f.vendor_hyp_2),
+];
+
+impl VmInner {
+    /// KVM_CAP_ARM_WRITABLE_IMP_ID_REGS was enabled.
+    pub fn identity_is_writable(&self) -> bool {
+        self.writable_identity.load(Ordering::SeqCst)
+    }
+
+    /// Has the VM one value of this register?
+    fn is_scoped_sysreg(&self, m: &Machine, r: SysReg) -> bool {
+        let identity = IDENTITY.contains(&r) && self.identity_is_writable();
+        m.listed(r) && (is_vm_wide(r) || in_id_space(r) || identity)
+    }
+
+    /// Firmware pseudo-registers that this VM has.
+    pub fn firmware_regs(&self) -> impl Iterator<Item = RegId> + '_ {
+        FIRMWARE.iter().filter(|r| (r.shown)(self)).map(|r| r.id)
+    }
+
+    /// How many of them are bitmaps of services.
+    pub fn bitmap_count(&self) -> usize {
+        self.firmware_regs().filter(|id| id.group() == GROUP_FW_FEAT).count()
+    }
+
+    fn firmware_row(&self, id: RegId) -> Result<&'static FirmwareReg> {
+        let named = |r: &&FirmwareReg| (r.id.group(), r.id.index()) == (id.group(), id.index());
+        FIRMWARE.iter().find(named).filter(|r| (r.shown)(self)).ok_or(Errno::ENOENT)
+    }
+
+    fn modern_psci(m: &Machine) -> bool {
+        m.vcpu_features().contains(VcpuFeatures::from_bits(1 << vcpu_feature::PSCI_0_2))
+    }
+
+    /// A firmware pseudo-register of a VM whose vCPUs are as `m` says.
+    pub fn get_firmware_reg(&self, m: &Machine, id: RegId) -> Result<u64> {
+        let f = &self.firmware;
+        match self.firmware_row(id)?.store {
+            Store::PsciVersion if !Self::modern_psci(m) => Ok(1),
+            Store::PsciVersion => Ok(f.psci_version.load(Ordering::SeqCst)),
+            Store::HostLevel(n) => smccc::workaround_level(self, n).ok_or(Errno::ENOENT),
+            Store::Bitmap(_, of) => Ok(of(f).load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Writes one.
+    pub fn set_firmware_reg(&self, m: &Machine, id: RegId, v: u64) -> Result<()> {
+        match self.firmware_row(id)?.store {
+            Store::PsciVersion => self.set_psci_version(m, v),
+            Store::HostLevel(n) => self.check_workaround(n, v),
+            Store::Bitmap(bits, of) => {
+                if v & !bits != 0 {
+                    return Err(Errno::EINVAL);
+                }
+                let map = of(&self.firmware);
+                let _configuration = self.id_values();
+                if self.started.load(Ordering::SeqCst) && map.load(Ordering::SeqCst) != v {
+                    return Err(Errno::EBUSY);
+                }
+                map.store(v, Ordering::SeqCst);
+                Ok(())
+            }
+        }
+    }
+
+    fn set_psci_version(&self, m: &Machine, v: u64) -> Result<()> {
+        let modern = Self::modern_psci(m);
+        if !(if modern { psci::offers(&self.config, v) } else { v == 1 }) {
+            return Err(Errno::EINVAL);
+        }
+        if modern {
+            self.firmware.psci_version.store(v, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// A level that the host reaches is accepted and nothing is stored.
+    fn check_workaround(&self, n: u64, v: u64) -> Result<()> {
+        let host = smccc::workaround_level(self, n).ok_or(Errno::ENOENT)?;
+        let claimed = match (n, v) {
+            (2, 0 | 1) => 0,
+            // Bit 4 (enabled) goes only with a workaround that the guest need not ask for.
+            (2, 2 | 3 | 0x12) => 3,
+            (2, _) => return Err(Errno::EINVAL),
+            (_, 0..=15) => v,
+            _ => return Err(Errno::EINVAL),
+        };
+        if claimed <= host { Ok(()) } else { Err(Errno::EINVAL) }
+    }
+
+    /// A feature ID register, or an identity register that is the VM's.
+    pub fn set_id_register(&self, m: &Machine, r: SysReg, v: u64) -> Result<()> {
+        let mut values = self.id_values();
+        let now = values[r as usize];
+        let started = self.started.load(Ordering::SeqCst);
+        if let Some(mask) = identity_mask(r) {
+            return match v {
+                _ if v == now => Ok(()),
+                _ if started => Err(Errno::EBUSY),
+                _ if v & !mask != 0 => Err(Errno::EINVAL),
+                _ => {
+                    values[r as usize] = v;
+                    Ok(())
+                }
+            };
+        }
+        if started {
+            if m.refused_even_after_run(r, v).is_some() {
+                return Err(Errno::EINVAL);
+            }
+            // Frozen: the same value is accepted.
+            return if now == v { Ok(()) } else { Err(Errno::EBUSY) };
+        }
+        let v = m.check_write(r, v).map_err(|_| Errno::EINVAL)?;
+        values[r as usize] = v;
+        Ok(())
+    }
+
+    /// A counter of the VM: `icount` instructions were executed.
+    pub fn count(&self, offset: &AtomicU64, icount: u64) -> u64 {
+        self.clock.counter(icount).wrapping_sub(offset.load(Ordering::SeqCst))
+    }
+
+    /// Moves a counter of the VM, unless KVM_ARM_SET_COUNTER_OFFSET has decided.
+    pub fn set_count(&self, offset: &AtomicU64, icount: u64, v: u64) {
+        if !self.offsets_fixed.load(Ordering::SeqCst) {
+            offset.store(self.clock.counter(icount).wrapping_sub(v), Ordering::SeqCst);
+        }
+    }
+
+    fn counter_offset(&self, index: u16) -> Option<&AtomicU64> {
+        match index {
+            CNTVCT => Some(&self.cntvoff),
+            CNTPCT => Some(&self.cntpoff),
+            _ => None,
+        }
+    }
+
+    /// The machine, or ENOEXEC while no vCPU was initialised: features are not final.
+    fn settled(&self) -> Result<std::sync::Arc<Machine>> {
+        self.check_alive()?;
+        self.machine().ok_or(Errno::ENOEXEC)
+    }
+
+    /// Is the id (without a tag) that of a register of the VM?
+    pub fn is_vm_scoped(&self, m: &Machine, id: RegId) -> bool {
+        if id.0 & 0xff0f_ffff_f000_0000 != ARM64 || id.size() != 8 {
+            return false;
+        }
+        match id.group() {
+            GROUP_FW | GROUP_FW_FEAT => self.firmware_row(id).is_ok(),
+            GROUP_SYSREG if self.counter_offset(id.index()).is_some() => true,
+            GROUP_SYSREG => SysReg::from_code(id.index()).is_some_and(|r| self.is_scoped_sysreg(m, r)),
+            _ => false,
+        }
+    }
+
+    /// The id without its tag, where tagging is on and the tag is right. Others keep theirs and are unknown.
+    pub fn untagged(&self, m: &Machine, id: RegId) -> RegId {
+        let plain = RegId(id.0 & !private::SCOPE_MASK);
+        let tagged = id.0 & private::SCOPE_MASK == private::SCOPE_VM && self.tagging.load(Ordering::SeqCst);
+        if tagged && self.is_vm_scoped(m, plain) { plain } else { id }
+    }
+
+    /// The id as KVM_GET_REG_LIST on a vCPU says it.
+    pub fn tagged(&self, m: &Machine, id: RegId) -> RegId {
+        let tag = self.tagging.load(Ordering::SeqCst) && self.is_vm_scoped(m, id);
+        if tag { RegId(id.0 | private::SCOPE_VM) } else { id }
+    }
+}
+
+impl Vm {
+    /// The map of VM-scoped registers: KVM_GET_REG_LIST on the VM descriptor, which Linux has not.
+    pub fn reg_map(&self) -> Result<Vec<RegId>> {
+        let vm = &self.0;
+        vm.not_strict(Errno::EINVAL)?;
+        let m = vm.settled()?;
+        let registers = SysReg::ALL.iter().filter(|r| vm.is_scoped_sysreg(&m, **r));
+        let mut map: Vec<RegId> = registers.map(|r| RegId::sysreg(r.code())).collect();
+        map.push(RegId::sysreg(CNTVCT));
+        map.extend(m.kernel_since(6, 4).then_some(RegId::sysreg(CNTPCT)));
+        map.extend(vm.firmware_regs());
+        map.sort_unstable();
+        Ok(map)
+    }
+
+    /// The value with which a VM-scoped register may be left out of a stream (seed-systems.md §2.5).
+    pub fn neutral_value(&self, id: RegId) -> Option<u64> {
+        FIRMWARE.iter().find(|r| r.id == id)?.neutral
+    }
+
+    fn scoped(&self, attr: u64) -> Result<(std::sync::Arc<Machine>, RegId)> {
+        let vm = &self.0;
+        vm.not_strict(Errno::ENXIO)?;
+        let m = vm.settled()?;
+        // Both spellings, whatever tagging is.
+        let tag = attr & private::SCOPE_MASK;
+        let id = RegId(attr & !private::SCOPE_MASK);
+        let known = (tag == 0 || tag == private::SCOPE_VM) && vm.is_vm_scoped(&m, id);
+        if known { Ok((m, id)) } else { Err(Errno::ENXIO) }
+    }
+
+    /// Size in bytes of a VM-scoped register, by its id.
+    pub fn vm_reg_size(&self, id: u64) -> Result<usize> {
+        self.scoped(id).map(|(_, id)| id.size())
+    }
+
+    /// A VM-scoped register, by its id: an attribute of the VM.
+    pub fn get_vm_reg(&self, id: u64) -> Result<u64> {
+        let (m, id) = self.scoped(id)?;
+        let vm = &self.0;
+        if id.group() != GROUP_SYSREG {
+            return vm.get_firmware_reg(&m, id);
+        }
+        if let Some(offset) = vm.counter_offset(id.index()) {
+            return Ok(vm.count(offset, vm.icount.load(Ordering::SeqCst)));
+        }
+        let r = SysReg::from_code(id.index()).ok_or(Errno::ENXIO)?;
+        Ok(vm.id_values()[r as usize])
+    }
+
+    /// Writes one: checks, errors and storage are those of a write through a vCPU.
+    pub fn set_vm_reg(&self, id: u64, v: u64) -> Result<()> {
+        let (m, id) = self.scoped(id)?;
+        let vm = &self.0;
+        if id.group() != GROUP_SYSREG {
+            return vm.set_firmware_reg(&m, id, v);
+        }
+        if let Some(offset) = vm.counter_offset(id.index()) {
+            vm.set_count(offset, vm.icount.load(Ordering::SeqCst), v);
+            return Ok(());
+        }
+        let r = SysReg::from_code(id.index()).ok_or(Errno::ENXIO)?;
+        vm.set_id_register(&m, r, v)
+    }
+}
