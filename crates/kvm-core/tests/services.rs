@@ -323,7 +323,7 @@ fn h7_cpu_on_has_one_winner() {
 fn ptp_is_right_to_a_microsecond() {
     let epoch = || SystemTime::now().duration_since(UNIX_EPOCH).expect("clock").as_nanos() as u64;
     let mut c = config("n1", ClockKind::Host, Engine::default());
-    c.wall_clock = Arc::new(move || epoch());
+    c.wall_clock = Arc::new(epoch);
     let hz = c.profile.counter.hz;
     let (g, mut v) = asking(&Kvm::new(c));
     g.vm.set_counter_offset(0x1234_5678).expect("offset");
