@@ -96,6 +96,8 @@ pub struct Cpu {
     /// A page with decoded code was written by the slow path: its generation moves again after the write.
     pub(crate) wrote_code: Option<(Arc<Slot>, u64)>,
     pub(crate) tickets: Vec<Ticket>,
+    /// There are tickets.
+    pub(crate) waits: bool,
     /// Hears of pages that this PE marks dirty.
     pub dirty_sink: Option<Arc<dyn DirtySink>>,
     /// CCSIDR_EL1 by the value of CSSELR_EL1.
@@ -158,6 +160,7 @@ impl Cpu {
             last_code_page: 0,
             wrote_code: None,
             tickets: Vec::new(),
+            waits: false,
             dirty_sink: None,
             ccsidr: [0; 16],
             irregular: Arc::default(),
@@ -541,7 +544,13 @@ impl Cpu {
                     self.code.flush_itlb_page(va.wrapping_add(p << 12));
                 }
             }
+            // Its contexts have no numbers any more.
+            TlbOp::Asid(_) => {}
             _ => self.code.flush_itlb(),
+        }
+        if matches!(op, TlbOp::Asid(_)) {
+            self.regime_changed();
+            self.update_fetch();
         }
     }
 
@@ -550,6 +559,7 @@ impl Cpu {
         let t = self.config.shared.post(Some(self.index), r);
         if !t.passed() {
             self.tickets.push(t);
+            self.waits = true;
         }
     }
 
@@ -562,6 +572,7 @@ impl Cpu {
     /// Completes broadcast maintenance: waits until every PE that runs has passed a safepoint. Meanwhile this PE serves
     /// requests itself, so two that wait for each other go on.
     pub fn dsb(&mut self) {
+        self.waits = false;
         while !self.tickets.is_empty() {
             self.tickets.retain(|t| !t.passed());
             if self.tickets.is_empty() {

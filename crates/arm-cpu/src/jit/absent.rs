@@ -28,6 +28,7 @@ impl Cpu {
     pub fn translated_blocks(&self) -> u64 {
         0
     }
+    pub(crate) fn update_fetch(&mut self) {}
     pub(crate) fn run_translated(&mut self) -> Exit {
         self.run_blocks()
     }

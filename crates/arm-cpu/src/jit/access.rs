@@ -7,7 +7,7 @@ use super::vex::{Map, Op as V, Pp, Xmm};
 use crate::Feat;
 use crate::decode::Op;
 use crate::insn::{Insn, SP};
-use crate::mem::tlb::{Entry, TLB_ENTRIES};
+use crate::mem::tlb::Entry;
 
 /// Vector moves.
 pub(super) const VMOVDQU_LOAD: V = V(Pp::F3, Map::M0F, false, 0x6f);
@@ -92,7 +92,7 @@ impl Block<'_> {
     /// Translates the instruction if it belongs here.
     pub fn access(&mut self, i: &Insn) -> bool {
         let Some(a) = access_of(i) else {
-            return self.ordered(i);
+            return self.ordered(i) || self.atomic(i) || self.exclusive(i) || self.zero(i);
         };
         if a.vector && self.mode & mode::FP_ON == 0 {
             return false;
@@ -175,12 +175,11 @@ impl Block<'_> {
 
     /// The address in RAX, `bytes` long, as memory of the host: RAX stays, RCX is the difference. RDX is used.
     pub fn tlb_hit(&mut self, bytes: i32, write: bool, slow: Label) -> Mem {
-        const ENTRY: i32 = size_of::<Entry>() as i32;
         const _: () = assert!(size_of::<Entry>() == 32);
         let tag = if write { std::mem::offset_of!(Entry, tag_w) } else { std::mem::offset_of!(Entry, tag_r) };
         self.a.mov(false, r::RCX, r::RAX);
         self.a.shift(Shift::Shr, false, r::RCX, 12 - 5);
-        self.a.alu_i(Alu::And, false, r::RCX, (TLB_ENTRIES as i32 - 1) * ENTRY);
+        self.a.alu(Alu::And, false, r::RCX, layout::TLB_SPAN);
         if bytes > 1 {
             self.a.lea(true, r::RDX, Mem::at(r::RAX, bytes - 1));
         } else {

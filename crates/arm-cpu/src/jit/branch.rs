@@ -93,6 +93,17 @@ impl Block<'_> {
                     self.a.fence();
                 }
             }
+            // Hints, without the feature.
+            PACIASP | PACIBSP | AUTIASP | AUTIBSP | PACIAZ | PACIBZ | AUTIAZ | AUTIBZ | PACIA1716
+            | PACIB1716 | AUTIA1716 | AUTIB1716 | XPACLRI
+                if !self.features.has(Feat::PAuth) => {}
+            DSB => {
+                let (slow, back) = self.slow_path(i);
+                self.a.alu8_i(Alu::Cmp, layout::WAITS, 0);
+                self.a.jcc(Cc::Ne, slow);
+                self.a.fence();
+                self.a.bind(back);
+            }
             CLREX => self.a.store8_i(layout::monitor::ARMED, 0),
             MRS => return self.read_register(i),
             MSR_reg => match SysReg::ALL.get(i.imm as usize) {

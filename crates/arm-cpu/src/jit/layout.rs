@@ -50,6 +50,12 @@ pub const ATTENTION: Mem = at(offset_of!(Cpu, attention));
 pub const CTX: Mem = at(offset_of!(Cpu, tlb.ctx));
 /// Address of the lines word.
 pub const LINES: Mem = hot(offset_of!(Hot, lines));
+/// Places in the jump cache, by half of the address space.
+pub const HASH: Mem = hot(offset_of!(Hot, hash));
+/// Bytes of the TLB in use.
+pub const TLB_SPAN: Mem = at(offset_of!(Cpu, tlb.span));
+/// Broadcast maintenance has not been waited for.
+pub const WAITS: Mem = at(offset_of!(Cpu, waits));
 /// Address of the jump cache.
 pub const JUMPS: Mem = hot(offset_of!(Hot, jumps));
 /// Fetch contexts, in the bits above the address.
@@ -95,6 +101,12 @@ pub mod monitor {
     const fn m(offset: usize) -> Mem {
         at(offset_of!(Cpu, monitor) + offset)
     }
+    /// Address.
+    pub const VA: Mem = m(offset_of!(Monitor, va));
+    /// Bytes.
+    pub const SIZE: Mem = m(offset_of!(Monitor, size));
+    /// What was loaded.
+    pub const VALUE: Mem = m(offset_of!(Monitor, value));
     /// Open.
     pub const ARMED: Mem = m(offset_of!(Monitor, armed));
 }

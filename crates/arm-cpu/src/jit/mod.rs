@@ -24,6 +24,8 @@ pub mod asm;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod asm_tests;
 #[cfg(target_arch = "x86_64")]
+mod atomic;
+#[cfg(target_arch = "x86_64")]
 mod branch;
 #[cfg(target_arch = "x86_64")]
 mod check;
@@ -87,6 +89,8 @@ pub(crate) struct Hot {
     pub fuel: i64,
     /// Fetch contexts by half of the address space, shifted above the address.
     pub fetch: [u64; 2],
+    /// What is added to an address to find its place in the jump cache, by half of the address space.
+    pub hash: [u64; 2],
     /// Address of the jump cache's entries.
     pub jumps: u64,
     /// Address of the lines word.
@@ -122,6 +126,7 @@ impl Default for Hot {
             ],
             fuel: 0,
             fetch: [0; 2],
+            hash: [0; 2],
             jumps: 0,
             lines: 0,
             tlb: 0,
@@ -146,6 +151,13 @@ pub(crate) struct JumpEntry {
 // SAFETY: integers.
 unsafe impl Zeroable for JumpEntry {}
 
+/// Processes that run the same program have it at different places in the jump cache; the upper half is the kernel's, which
+/// is the same for all of them.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn jump_hash(half: usize, context: u64) -> u64 {
+    if half == 0 { context << 7 } else { 0 }
+}
+
 /// Where translated code for a PC stands.
 pub(crate) struct JumpCache {
     pub entries: Box<[JumpEntry]>,
@@ -160,22 +172,22 @@ impl Default for JumpCache {
 }
 
 impl JumpCache {
-    fn index(pc: u64) -> usize {
-        (pc >> 2) as usize & (JUMP_ENTRIES - 1)
+    fn index(pc: u64, hash: u64) -> usize {
+        (pc.wrapping_add(hash) >> 2) as usize & (JUMP_ENTRIES - 1)
     }
     fn bit(va: u64) -> (usize, u64) {
         let page = va >> 12;
         ((page >> 6) as usize & 63, 1 << (page & 63))
     }
     /// Enters code for a PC.
-    pub fn insert(&mut self, pc: u64, fetch: u64, host: u64) {
+    pub fn insert(&mut self, pc: u64, fetch: u64, hash: u64, host: u64) {
         let (word, bit) = Self::bit(pc);
         self.seen[word] |= bit;
-        self.entries[Self::index(pc)] = JumpEntry { tag: pc ^ fetch, host };
+        self.entries[Self::index(pc, hash)] = JumpEntry { tag: pc ^ fetch, host };
     }
     /// Forgets one piece of code.
-    pub fn remove(&mut self, pc: u64, host: u64) {
-        let e = &mut self.entries[Self::index(pc)];
+    pub fn remove(&mut self, pc: u64, hash: u64, host: u64) {
+        let e = &mut self.entries[Self::index(pc, hash)];
         if e.host == host {
             e.tag = 0;
         }

@@ -158,10 +158,11 @@ impl Cpu {
         self.state.el | u8::from(self.fp_on) << 1 | u8::from(self.state.fpcr & FPCR_UNUSUAL == 0) << 2
     }
 
-    pub(super) fn update_fetch(&mut self) {
+    pub(crate) fn update_fetch(&mut self) {
         let mode = u64::from(self.mode()) << 12;
         for k in 0..2 {
             self.jit.hot.fetch[k] = (self.tlb.ctx[k] | mode) << 48;
+            self.jit.hot.hash[k] = super::jump_hash(k, self.tlb.ctx[k]);
         }
     }
 
@@ -176,7 +177,7 @@ impl Cpu {
     pub(crate) fn forget_translated(&mut self, pc: u64, at: u32) {
         let Some(code) = &mut self.jit.code else { return };
         code.memory.patch(at, &super::translate::STALE);
-        self.code.jumps.remove(pc, code.memory.address(at));
+        self.code.jumps.remove(pc, self.jit.hot.hash[(pc >> 63) as usize], code.memory.address(at));
     }
 
     /// Drops generated code; not while it runs.
@@ -252,7 +253,8 @@ impl Cpu {
                 code.memory.patch(site, &rel.to_le_bytes());
                 self.counters.chained += 1;
             }
-            self.code.jumps.insert(pc, self.jit.hot.fetch[(pc >> 63) as usize], host);
+            let half = (pc >> 63) as usize;
+            self.code.jumps.insert(pc, self.jit.hot.fetch[half], self.jit.hot.hash[half], host);
             link = match self.execute(host) {
                 Ok(l) => l,
                 Err(exit) => return exit,

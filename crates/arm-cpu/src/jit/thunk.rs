@@ -51,9 +51,10 @@ pub fn lookup(a: &mut Asm, miss: super::asm::Label) {
     use super::asm::Shift;
     a.mov(true, r::RDX, r::RAX);
     a.shift(Shift::Shr, true, r::RDX, 63);
+    a.mov(false, r::RCX, r::RAX);
+    a.alu(Alu::Add, false, r::RCX, Mem { index: Some((r::RDX, 3)), ..layout::HASH });
     a.mov(true, r::RDX, Mem { index: Some((r::RDX, 3)), ..layout::FETCH });
     a.alu(Alu::Xor, true, r::RDX, r::RAX);
-    a.mov(false, r::RCX, r::RAX);
     a.alu_i(Alu::And, false, r::RCX, (super::JUMP_ENTRIES as i32 - 1) << 2);
     a.shift(Shift::Shl, false, r::RCX, 2);
     a.alu(Alu::Add, true, r::RCX, layout::JUMPS);

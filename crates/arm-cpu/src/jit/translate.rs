@@ -49,6 +49,8 @@ pub(super) struct Block<'a> {
     pub flags_held: bool,
     /// Registers whose values are known.
     known: [Option<u64>; 34],
+    /// DCZID_EL0.
+    pub dczid: u64,
     /// Where executions are counted.
     count: Option<u64>,
 }
@@ -104,6 +106,7 @@ impl Cpu {
             cold: Vec::new(),
             flags_held: false,
             known: [None; 34],
+            dczid: self.state.sys(crate::SysReg::DCZID_EL0),
             count,
         };
         b.emit();
@@ -263,6 +266,18 @@ impl Block<'_> {
             self.a.jmp_to(self.code.thunks.leave_link);
         } else {
             let miss = self.leave_at(target);
+            if target >> 63 == 0 {
+                self.a.mov_i(r::RDX, target);
+                self.a.mov(false, r::RCX, r::RDX);
+                self.a.alu(Alu::Add, false, r::RCX, layout::HASH);
+                self.a.alu(Alu::Xor, true, r::RDX, layout::FETCH);
+                self.a.alu_i(Alu::And, false, r::RCX, (super::JUMP_ENTRIES as i32 - 1) << 2);
+                self.a.shift(super::asm::Shift::Shl, false, r::RCX, 2);
+                self.a.alu(Alu::Add, true, r::RCX, layout::JUMPS);
+                self.a.alu(Alu::Cmp, true, r::RDX, Mem::at(r::RCX, 0));
+                self.a.jcc(Cc::Ne, miss);
+                return self.a.jmp_rm(Mem::at(r::RCX, 8));
+            }
             let index = (target >> 2) as i32 & (super::JUMP_ENTRIES as i32 - 1);
             let half = (target >> 63) as i32;
             self.a.mov_i(r::RDX, target);

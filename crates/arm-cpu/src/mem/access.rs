@@ -14,7 +14,7 @@ use crate::mem::attr::{Acc, AccessKind};
 use crate::mem::int::{AtomicInt, MemInt, get_bytes, put_bytes};
 use crate::mem::physmap::{PAGE_CODE, PAGE_WRITE_GRANTED, Slot, find_slot};
 use crate::mem::stage1::{Fault, Translation};
-use crate::mem::tlb::{Entry, Entry2, NO_TAG, Tlb, sign_extend};
+use crate::mem::tlb::{Entry, Entry2, NO_TAG, sign_extend};
 use crate::shared::Request;
 use crate::{Feat, SysReg};
 
@@ -55,7 +55,7 @@ impl Cpu {
     #[inline(always)]
     pub fn load<T: MemInt>(&mut self, va: u64, acc: Acc) -> Result<T, Stop> {
         let last = va.wrapping_add(T::SIZE - 1);
-        let e: &Entry = &self.tlb.data[Tlb::index(va)];
+        let e: &Entry = &self.tlb.data[self.tlb.index(va)];
         if (last & !0xfff | self.ctx_of(va, acc)) == e.tag_r && (!acc.aligned || va & (T::SIZE - 1) == 0) {
             // SAFETY: an entry with a tag maps a whole 4 KiB page of a slot, and the access does not leave the page.
             let v = unsafe { T::get(va.wrapping_add(e.addend) as *const u8) };
@@ -68,7 +68,7 @@ impl Cpu {
     #[inline(always)]
     pub fn store<T: MemInt>(&mut self, va: u64, v: T, acc: Acc) -> Result<(), Stop> {
         let last = va.wrapping_add(T::SIZE - 1);
-        let e: &Entry = &self.tlb.data[Tlb::index(va)];
+        let e: &Entry = &self.tlb.data[self.tlb.index(va)];
         if (last & !0xfff | self.ctx_of(va, acc)) == e.tag_w && (!acc.aligned || va & (T::SIZE - 1) == 0) {
             // SAFETY: as in `load`; a write tag is only set for pages that may be written.
             unsafe { T::put(va.wrapping_add(e.addend) as *mut u8, v) };
@@ -305,9 +305,12 @@ impl Cpu {
             return;
         }
         let tag = va & !0xfff | ctx;
-        granted = granted && self.may_grant(Tlb::index(va), tag);
+        let icount = self.state.icount;
+        self.tlb.about_to_fill(va, tag, icount);
+        let n = self.tlb.index(va);
+        granted = granted && self.may_grant(n, tag);
         let addend = (host as u64).wrapping_sub(va);
-        let e = &mut self.tlb.data[Tlb::index(va)];
+        let e = &mut self.tlb.data[n];
         if e.addend != addend || (e.tag_r != tag && e.tag_w != tag) {
             *e = Entry { tag_r: NO_TAG, tag_w: NO_TAG, addend, meta: t.info.size_log2.into() };
         }
@@ -408,7 +411,7 @@ impl Cpu {
     /// Host pointer for an atomic access that reads and writes.
     fn atomic_ptr<T: MemInt>(&mut self, va: u64, acc: Acc) -> Result<*mut u8, Stop> {
         let last = va.wrapping_add(T::SIZE - 1);
-        let e = &self.tlb.data[Tlb::index(va)];
+        let e = &self.tlb.data[self.tlb.index(va)];
         if (last & !0xfff | self.ctx_of(va, acc)) == e.tag_w && va & (T::SIZE - 1) == 0 {
             return Ok(va.wrapping_add(e.addend) as *mut u8);
         }

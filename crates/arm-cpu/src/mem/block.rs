@@ -4,14 +4,13 @@ use crate::cpu::Cpu;
 use crate::insn::Stop;
 use crate::mem::attr::Acc;
 use crate::mem::int::MemInt;
-use crate::mem::tlb::Tlb;
 
 impl Cpu {
     /// Where `len` bytes at `va` stand, when the TLB has their page for reading (or writing) and they do not leave it.
     #[inline(always)]
     fn block_hit(&self, va: u64, len: usize, write: bool) -> Option<u64> {
         let last = va.wrapping_add(len as u64 - 1);
-        let e = &self.tlb.data[Tlb::index(va)];
+        let e = &self.tlb.data[self.tlb.index(va)];
         let tag = if write { e.tag_w } else { e.tag_r };
         ((last & !0xfff | self.ctx_of(va, Acc::NORMAL)) == tag).then(|| va.wrapping_add(e.addend))
     }

@@ -4,7 +4,7 @@ use crate::cpu::Cpu;
 use crate::insn::Stop;
 use crate::mem::attr::Acc;
 use crate::mem::int::MemInt;
-use crate::mem::tlb::{Entry, Tlb};
+use crate::mem::tlb::Entry;
 
 impl Cpu {
     /// Loads two adjacent elements.
@@ -19,7 +19,7 @@ impl Cpu {
     #[inline(always)]
     fn load_pair_hit<T: MemInt>(&self, va: u64) -> Option<(T, T)> {
         let last = va.wrapping_add(2 * T::SIZE - 1);
-        let e: &Entry = &self.tlb.data[Tlb::index(va)];
+        let e: &Entry = &self.tlb.data[self.tlb.index(va)];
         let hit = (last & !0xfff | self.ctx_of(va, Acc::NORMAL)) == e.tag_r;
         // SAFETY: as in `Cpu::load`: the entry maps the page, and the first to the last byte stand on it.
         hit.then(|| unsafe { T::get_pair(va.wrapping_add(e.addend) as *const u8) })
@@ -44,7 +44,7 @@ impl Cpu {
     #[inline(always)]
     fn store_pair_hit<T: MemInt>(&mut self, va: u64, a: T, b: T) -> bool {
         let last = va.wrapping_add(2 * T::SIZE - 1);
-        let e: &Entry = &self.tlb.data[Tlb::index(va)];
+        let e: &Entry = &self.tlb.data[self.tlb.index(va)];
         let hit = (last & !0xfff | self.ctx_of(va, Acc::NORMAL)) == e.tag_w;
         if hit {
             // SAFETY: as in `Cpu::store`: a write tag, and the first to the last byte stand on the page.

@@ -8,10 +8,16 @@ use std::collections::HashMap;
 
 use crate::mem::zeroed::{Zeroable, zeroed_slice};
 
-/// Entries of the first-level data TLB.
-pub const TLB_ENTRIES: usize = 1024;
+/// Fewest entries of the first-level data TLB: what it has until misses show that more are needed.
+const LEAST: usize = 1024;
+/// Most entries of it.
+pub const TLB_ENTRIES: usize = 32768;
+/// It grows when a miss that displaces a page of the same context comes more often than once in so many instructions.
+const TOO_OFTEN: u64 = 256;
 /// Entries of the second-level TLB.
 pub const TLB2_ENTRIES: usize = 4096;
+/// Bits of the set of places with large blocks.
+const LARGE: usize = 4096;
 /// A tag that no access matches: context number 0 is never given out. All zero, so that an empty TLB is memory that the
 /// host has not touched yet.
 pub const NO_TAG: u64 = 0;
@@ -89,14 +95,24 @@ unsafe impl Zeroable for Entry2 {}
 pub struct Tlb {
     /// Current context numbers: [low, high] privileged as PSTATE says, then [low, high] of unprivileged accesses.
     pub ctx: [u64; 4],
-    /// First-level data entries.
+    /// First-level data entries, as many as `mask` tells.
     pub data: Box<[Entry; TLB_ENTRIES]>,
+    /// Entries in use, less one.
+    mask: usize,
+    /// Bytes of those entries less those of one, for generated code.
+    pub span: u32,
+    /// Entries displaced by others of the same context since `since`.
+    displaced: usize,
+    /// Instruction count at which `displaced` was zero.
+    since: u64,
+    /// Entries filled since the last flush.
+    filled: usize,
     /// Second level, for data and fetches.
     pub second: Box<[Entry2]>,
     keys: HashMap<CtxKey, u16>,
     by_number: Vec<CtxKey>,
-    /// Entries from blocks larger than 4 KiB may be there, by half of the address space.
-    large: [bool; 2],
+    /// Entries from blocks larger than 4 KiB may be there, by 2 MiB of the address, hashed.
+    large: [u64; LARGE / 64],
     /// Whole flushes, for statistics.
     pub flushes: u64,
 }
@@ -118,18 +134,80 @@ impl Tlb {
         Tlb {
             ctx: [0xfff; 4],
             data,
+            mask: LEAST - 1,
+            span: span(LEAST),
+            displaced: 0,
+            since: 0,
+            filled: 0,
             second: zeroed_slice(TLB2_ENTRIES),
             keys: HashMap::new(),
             by_number: Vec::new(),
-            large: [false; 2],
+            large: [0; LARGE / 64],
             flushes: 0,
         }
     }
 
     /// First-level slot of `va`.
     #[inline(always)]
-    pub fn index(va: u64) -> usize {
-        (va >> 12) as usize & (TLB_ENTRIES - 1)
+    pub fn index(&self, va: u64) -> usize {
+        // The second term is for the compiler.
+        (va >> 12) as usize & self.mask & (TLB_ENTRIES - 1)
+    }
+
+    /// The first-level entries in use.
+    fn used(&mut self) -> &mut [Entry] {
+        &mut self.data[..(self.mask + 1).min(TLB_ENTRIES)]
+    }
+
+    /// An entry is about to be filled for `tag`, at this instruction count: makes the first level larger when it is too
+    /// small for what the guest touches.
+    pub fn about_to_fill(&mut self, va: u64, tag: u64, icount: u64) {
+        self.filled += 1;
+        let e = self.data[self.index(va)];
+        let old = if e.tag_r != NO_TAG { e.tag_r } else { e.tag_w };
+        if old == NO_TAG || old == tag || (old ^ tag) & 0xfff != 0 {
+            return;
+        }
+        self.displaced += 1;
+        if self.displaced > self.mask {
+            if icount.wrapping_sub(self.since) / (self.displaced as u64) < TOO_OFTEN
+                && self.mask + 1 < TLB_ENTRIES
+            {
+                self.resize((self.mask + 1) * 4);
+            }
+            self.displaced = 0;
+            self.since = icount;
+        }
+    }
+
+    /// Changes the size, which empties the first level.
+    fn resize(&mut self, entries: usize) {
+        let entries = entries.clamp(LEAST, TLB_ENTRIES);
+        if entries > self.mask + 1 {
+            self.mask = entries - 1;
+            self.used().fill(EMPTY);
+        } else {
+            self.used().fill(EMPTY);
+            self.mask = entries - 1;
+        }
+        self.span = span(entries);
+        self.displaced = 0;
+    }
+
+    /// Bits of `large` for a translation of this size.
+    fn large_bits(va: u64, size_log2: u8) -> std::ops::Range<u64> {
+        let size = u32::from(size_log2);
+        if size <= 21 {
+            let n = va >> 21;
+            return n..n + 1;
+        }
+        let n = va >> size.min(63) << (size.min(63) - 21);
+        n..n + (1u64 << (size.min(63) - 21)).min(LARGE as u64)
+    }
+
+    fn may_be_large(&self, va: u64) -> bool {
+        let n = (va >> 21) as usize & (LARGE - 1);
+        self.large[n / 64] >> (n % 64) & 1 != 0
     }
 
     /// First of the four second-level slots that may hold `va`.
@@ -148,7 +226,10 @@ impl Tlb {
     /// Enters a second-level entry; the oldest of its four goes.
     pub fn insert2(&mut self, va: u64, e: Entry2) {
         if e.t.size_log2 > 12 {
-            self.large[(va >> 63) as usize] = true;
+            for n in Self::large_bits(va, e.t.size_log2) {
+                let n = n as usize & (LARGE - 1);
+                self.large[n / 64] |= 1 << (n % 64);
+            }
         }
         let i = Self::index2(va);
         let set = &mut self.second[i..i + 4];
@@ -179,46 +260,32 @@ impl Tlb {
         self.by_number.clear();
     }
 
-    /// Does context number `n` belong to `asid`?
-    pub fn ctx_has_asid(&self, n: u64, asid: u16) -> bool {
-        (n as usize).checked_sub(1).and_then(|i| self.by_number.get(i)).is_some_and(|k| k.asid == Some(asid))
-    }
-
     /// Drops the first level: every access is looked at again.
     pub fn flush_first_level(&mut self) {
-        self.data.fill(EMPTY);
+        self.used().fill(EMPTY);
     }
 
     /// Drops all entries.
     pub fn flush(&mut self) {
         self.flushes += 1;
-        self.large = [false; 2];
-        self.data.fill(EMPTY);
+        self.large = [0; LARGE / 64];
+        // A flush costs as much as there are entries: few are enough for who fills few between two.
+        let fewer = if self.filled < self.mask / 8 { (self.mask + 1) / 4 } else { self.mask + 1 };
+        self.resize(fewer);
+        self.filled = 0;
         for e in self.second.iter_mut() {
             e.tag = NO_TAG;
         }
     }
 
-    /// Carries out a TLBI. Over-invalidation is allowed, under-invalidation is not.
+    /// Carries out a TLBI; the caller asks for the current context numbers again. Over-invalidation is allowed, under-invalidation is not.
     pub fn invalidate(&mut self, op: TlbOp) {
         match op {
             TlbOp::All => self.flush(),
             TlbOp::Asid(asid) => {
-                // Entries of contexts without an ASID are global, or of the MMU-off regime: not concerned.
-                let hit: Vec<bool> = std::iter::once(false)
-                    .chain(self.by_number.iter().map(|k| k.asid == Some(asid)))
-                    .collect();
-                let concerned = |tag: u64| hit.get((tag & 0xfff) as usize).copied().unwrap_or(false);
-                for e in self.data.iter_mut() {
-                    if concerned(e.tag_r) || concerned(e.tag_w) {
-                        *e = EMPTY;
-                    }
-                }
-                for e in self.second.iter_mut() {
-                    if concerned(e.tag) {
-                        e.tag = NO_TAG;
-                    }
-                }
+                // The numbers of its contexts are not used any more, so no entry needs to be looked for. Entries of
+                // contexts without an ASID are global, or of the MMU-off regime: not concerned.
+                self.keys.retain(|k, _| k.asid != Some(asid));
             }
             TlbOp::Va { va, pages, .. } => {
                 // All ASIDs: over-invalidation is harmless and the common case is one page.
@@ -233,11 +300,12 @@ impl Tlb {
     }
 
     fn invalidate_page(&mut self, va: u64) {
-        if self.large[(va >> 63) as usize] {
+        if self.may_be_large(va) {
             return self.invalidate_large(va);
         }
         let same = |tag: u64| tag != NO_TAG && (tag ^ va) & !0xfff == 0;
-        let e = &mut self.data[Self::index(va)];
+        let n = self.index(va);
+        let e = &mut self.data[n];
         if same(e.tag_r) || same(e.tag_w) {
             *e = EMPTY;
         }
@@ -252,7 +320,7 @@ impl Tlb {
     /// The address may lie in a block: every 4 KiB piece of the same translation goes.
     fn invalidate_large(&mut self, va: u64) {
         let same = |tag: u64, size: u64| tag != NO_TAG && (tag ^ va) >> size.clamp(12, 63) == 0;
-        for e in self.data.iter_mut() {
+        for e in self.used().iter_mut() {
             if same(e.tag_r, e.meta) || same(e.tag_w, e.meta) {
                 *e = EMPTY;
             }
@@ -266,7 +334,7 @@ impl Tlb {
 
     /// Revokes write permission where the host page lies in `start..start+len`.
     pub fn revoke_writes(&mut self, start: usize, len: usize) {
-        for e in self.data.iter_mut() {
+        for e in self.used().iter_mut() {
             if e.tag_w != NO_TAG {
                 let host = ((e.tag_w & !0xfff).wrapping_add(e.addend)) as usize;
                 if host.wrapping_sub(start) < len {
@@ -275,6 +343,11 @@ impl Tlb {
             }
         }
     }
+}
+
+/// See [`Tlb::span`].
+const fn span(entries: usize) -> u32 {
+    ((entries - 1) * size_of::<Entry>()) as u32
 }
 
 /// Copies bit 55 into bits 63:56.
