@@ -12,9 +12,6 @@ use crate::mem::tlb::Entry;
 /// Vector moves.
 pub(super) const VMOVDQU_LOAD: V = V(Pp::F3, Map::M0F, false, 0x6f);
 pub(super) const VMOVDQU_STORE: V = V(Pp::F3, Map::M0F, false, 0x7f);
-pub(super) const VMOVDQA_LOAD: V = V(Pp::P66, Map::M0F, false, 0x6f);
-pub(super) const VMOVDQA_STORE: V = V(Pp::P66, Map::M0F, false, 0x7f);
-pub(super) const VMOVD_LOAD: V = V(Pp::P66, Map::M0F, false, 0x6e);
 pub(super) const VMOVQ_LOAD: V = V(Pp::P66, Map::M0F, true, 0x6e);
 
 /// How the address is formed.
@@ -201,9 +198,9 @@ impl Block<'_> {
     fn transfer_in(&mut self, i: &Insn, a: Access, host: Mem) {
         let step = 1 << a.size;
         if a.vector {
-            self.vector_in(a.size, i.rd, host, Xmm(0));
+            self.v_from_memory(a.size, i.rd, host);
             if a.pair {
-                self.vector_in(a.size, i.ra, host.plus(step), Xmm(1));
+                self.v_from_memory(a.size, i.ra, host.plus(step));
             }
             return;
         }
@@ -238,26 +235,12 @@ impl Block<'_> {
         }
     }
 
-    /// Loads a vector register; what is above becomes zero.
-    fn vector_in(&mut self, size: u32, n: u8, host: Mem, t: Xmm) {
-        match size {
-            4 => self.a.v2(VMOVDQU_LOAD, t, host),
-            3 => self.a.v2(VMOVQ_LOAD, t, host),
-            2 => self.a.v2(VMOVD_LOAD, t, host),
-            _ => {
-                self.a.load_zx(size, r::RDX, host);
-                self.a.v_gpr(VMOVD_LOAD, t, r::RDX);
-            }
-        }
-        self.a.v2(VMOVDQA_STORE, t, layout::v(n));
-    }
-
     fn transfer_out(&mut self, i: &Insn, a: Access, host: Mem) {
         let step = 1 << a.size;
         if a.vector {
-            self.vector_out(a.size, i.rd, host);
+            self.v_to_memory(a.size, i.rd, host);
             if a.pair {
-                self.vector_out(a.size, i.ra, host.plus(step));
+                self.v_to_memory(a.size, i.ra, host.plus(step));
             }
             return;
         }
@@ -273,16 +256,6 @@ impl Block<'_> {
         if a.pair {
             let v = self.get(a.size == 3, i.ra, r::RDX);
             self.a.store(a.size, host.plus(step), v);
-        }
-    }
-
-    fn vector_out(&mut self, size: u32, n: u8, host: Mem) {
-        if size == 4 {
-            self.a.v2(VMOVDQA_LOAD, Xmm(0), layout::v(n));
-            self.a.v2(VMOVDQU_STORE, Xmm(0), host);
-        } else {
-            self.a.load_zx(size.max(2), r::RDX, layout::v(n));
-            self.a.store(size, host, r::RDX);
         }
     }
 

@@ -319,6 +319,14 @@ impl Asm {
         self.byte(imm);
         self.flags_dirty = true;
     }
+    /// `cmp byte [m], 0`.
+    pub fn cmp8_zero(&mut self, m: Mem) {
+        self.alu8_i(Alu::Cmp, m, 0);
+    }
+    /// `movzx reg, ah`.
+    pub fn mov_ah(&mut self, reg: Reg) {
+        self.bytes(&[0x0f, 0xb6, 0xc4 | (reg.0 & 7) << 3]);
+    }
     /// `cmp byte [m], reg` and the like are not needed; this is `op byte reg, rm`.
     pub fn alu8(&mut self, op: Alu, reg: Reg, rm: impl Into<Rm>) {
         self.op(None, false, &[(op as u8) << 3 | 2], reg.0, rm.into(), true);

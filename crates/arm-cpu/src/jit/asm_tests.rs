@@ -140,6 +140,8 @@ fn the_rest_of_the_forms() {
         (one(|a| a.lock_cmpxchg(3, m, r::RDX)), "lock cmpxchg [rbp+0x10],rdx"),
         (one(|a| a.lock_xadd(0, m, r::RSI)), "lock xadd [rbp+0x10],sil"),
         (one(|a| a.xchg(2, m, r::R9)), "xchg [rbp+0x10],r9d"),
+        (one(|a| a.cmp8_zero(m)), "cmp byte ptr [rbp+0x10],0x0"),
+        (one(|a| a.mov_ah(r::RDX)), "movzx edx,ah"),
         (one(|a| a.fence()), "lock or dword ptr [rsp],0x0"),
         (one(|a| a.ldmxcsr(m)), "ldmxcsr [rbp+0x10]"),
         (one(|a| a.stmxcsr(m)), "stmxcsr [rbp+0x10]"),

@@ -4,6 +4,7 @@
 use std::mem::offset_of;
 
 use super::asm::{Cc, Mem, Reg, r};
+use super::vex::Xmm;
 use crate::SysReg;
 use crate::cpu::Cpu;
 use crate::jit::Hot;
@@ -30,8 +31,8 @@ const fn hot(offset: usize) -> Mem {
 pub const fn x(n: u8) -> Mem {
     at(offset_of!(Cpu, state) + offset_of!(CpuState, x) + 8 * n as usize)
 }
-/// A vector register.
-pub const fn v(n: u8) -> Mem {
+/// A vector register in memory.
+pub const fn v_home(n: u8) -> Mem {
     at(offset_of!(Cpu, state) + offset_of!(CpuState, v) + 16 * n as usize)
 }
 /// System register storage.
@@ -72,6 +73,14 @@ pub const LINK: Mem = hot(offset_of!(Hot, link));
 /// The host's control and status of SIMD arithmetic.
 pub const MXCSR: Mem = hot(offset_of!(Hot, mxcsr));
 
+/// Vector registers stand in host registers.
+pub const LIVE: Mem = hot(offset_of!(Hot, live));
+/// Forms of flags after comparisons of floating-point numbers, by AH after `lahf`; the second with operands swapped.
+pub const COMPARED: [Mem; 2] =
+    [hot(offset_of!(Hot, compared)), hot(offset_of!(Hot, compared) + 2 * COMPARED_LEN)];
+/// Entries of each.
+pub const COMPARED_LEN: usize = 0x48;
+
 /// Constants of vector instructions, in every lane unless one is named.
 pub mod consts {
     use super::*;
@@ -92,6 +101,30 @@ pub mod consts {
     pub const LEAST_S: Mem = c(5);
     /// The smallest normal double.
     pub const LEAST_D: Mem = c(6);
+    /// Halves of bytes.
+    pub const NIBBLES: Mem = c(7);
+    /// Bits set in each half of a byte.
+    pub const COUNTS: Mem = c(8);
+    /// Bytes 0x70.
+    pub const SEVENTY: Mem = c(9);
+    /// The lower byte of halfwords.
+    pub const LOW_B: Mem = c(10);
+    /// The lower halfword of words.
+    pub const LOW_H: Mem = c(11);
+    /// Byte order of REV16, REV32 and REV64 by bytes, REV32 and REV64 by halfwords.
+    pub const REV: [Mem; 5] = [c(12), c(13), c(14), c(15), c(16)];
+    /// The lowest byte of doublewords.
+    pub const LOW_BYTE_D: Mem = c(17);
+    /// CRC-32: the quotient of x^96 by its polynomial, and the polynomial, both reflected.
+    pub const CRC: Mem = c(18);
+    /// Ones in bytes.
+    pub const ONE_B: Mem = c(19);
+    /// The lowest byte of words.
+    pub const LOW_BYTE_S: Mem = c(20);
+    /// The sign, single.
+    pub const SIGN_S: Mem = c(21);
+    /// The sign, double.
+    pub const SIGN_D: Mem = c(22);
 }
 
 /// Fields of the local monitor.
@@ -123,6 +156,33 @@ pub const PINS: [(u8, Reg); 9] = [
     (4, r::R10),
     (8, r::R11),
 ];
+/// Vector registers that stand in host registers while [`LIVE`] is set; the others of the host are scratch. Compilers use
+/// V0 to V7 first, then V16 on, and V8 on for what calls keep.
+pub const VPINS: [(u8, Xmm); 12] = [
+    (0, Xmm(8)),
+    (1, Xmm(9)),
+    (2, Xmm(10)),
+    (3, Xmm(11)),
+    (4, Xmm(12)),
+    (5, Xmm(13)),
+    (6, Xmm(14)),
+    (7, Xmm(15)),
+    (16, Xmm(4)),
+    (17, Xmm(5)),
+    (18, Xmm(6)),
+    (8, Xmm(7)),
+];
+
+/// The host register of a vector register.
+pub const fn vpin(n: u8) -> Option<Xmm> {
+    match n {
+        0..=7 => Some(Xmm(8 + n)),
+        16..=18 => Some(Xmm(n - 12)),
+        8 => Some(Xmm(7)),
+        _ => None,
+    }
+}
+
 /// How many of them a call keeps.
 pub const CALLEE_SAVED: usize = 3;
 
@@ -168,6 +228,13 @@ pub fn condition(c: u8) -> Option<Cc> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn vector_registers_have_places_of_their_own() {
+        for n in 0..32 {
+            assert_eq!(vpin(n), VPINS.iter().find(|p| p.0 == n).map(|p| p.1));
+        }
+    }
 
     #[test]
     fn flags_go_there_and_back() {

@@ -7,7 +7,8 @@
 //! and exits are those of the interpreter. The code of a PE is its own, made and executed by its thread only.
 //!
 //! * `asm`, `vex`: the encoder. `memory`: where code stands. `thunk`: entry, exit, calls. `layout`: registers, flags.
-//! * `translate`: a block; `flags`, `integer*`, `access`, `branch`, `vector*`: groups of instructions.
+//! * `translate`: a block; `flags`, `integer*`, `access`, `branch`, `vector*`, `hashes`: groups of instructions. `vregs`:
+//!   where vector registers stand.
 //! * `run`: the loop around generated code, and what it calls. `check`: the loop that compares. `options`: counters.
 //!
 //! # Leaving and invalidation
@@ -32,6 +33,8 @@ mod check;
 #[cfg(target_arch = "x86_64")]
 mod flags;
 #[cfg(target_arch = "x86_64")]
+mod hashes;
+#[cfg(target_arch = "x86_64")]
 mod integer;
 #[cfg(target_arch = "x86_64")]
 mod integer_bits;
@@ -52,7 +55,11 @@ mod vector;
 #[cfg(target_arch = "x86_64")]
 mod vector_fp;
 #[cfg(target_arch = "x86_64")]
+mod vector_more;
+#[cfg(target_arch = "x86_64")]
 pub mod vex;
+#[cfg(target_arch = "x86_64")]
+mod vregs;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use run::Jit;
 
@@ -84,7 +91,7 @@ pub(crate) const JUMP_ENTRIES: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Hot {
     /// Constants of vector instructions.
-    pub consts: [u128; 8],
+    pub consts: [u128; 23],
     /// Fuel when not in its register.
     pub fuel: i64,
     /// Fetch contexts by half of the address space, shifted above the address.
@@ -105,14 +112,49 @@ pub(crate) struct Hot {
     pub flags: u16,
     /// The host's control and status of SIMD arithmetic, while Rust code runs.
     pub mxcsr: u32,
+    /// Not zero: vector registers stand in host registers.
+    pub live: u32,
+    /// Forms of flags after comparisons of floating-point numbers.
+    pub compared: [[u16; 0x48]; 2],
 }
 
 /// All exceptions masked, round to nearest, nothing cumulated.
 pub(crate) const MXCSR: u32 = 0x1f80;
 
+/// The polynomial of CRC32, reflected, with its highest coefficient in bit 0.
+const CRC_POLY: u64 = 0x1_db71_0641;
+
+/// The upper coefficients of x^96 divided by that polynomial, reflected: the highest one is bit 0.
+const CRC_QUOTIENT: u64 = {
+    // Long division: `rest` holds 33 coefficients from the highest on, in bits from 0 on.
+    let (mut rest, mut q, mut n) = (1u64, 0u64, 0);
+    while n < 64 {
+        if rest & 1 != 0 {
+            q |= 1 << n;
+            rest ^= CRC_POLY;
+        }
+        rest >>= 1;
+        n += 1;
+    }
+    q
+};
+
 impl Default for Hot {
     fn default() -> Self {
         let all = |v: u64| u128::from(v) << 64 | u128::from(v);
+        // The order of bytes that swaps groups of `from` bytes within `to`.
+        let reverse = |from: u8, to: u8| {
+            u128::from_le_bytes(std::array::from_fn(|n| {
+                let n = n as u8;
+                n / to * to + (to / from - 1 - n % to / from) * from + n % from
+            }))
+        };
+        // By AH: greater, less, equal, unordered in the form of subtractions (see `layout::Flags16`).
+        let compared = |greater: u16, less: u16| {
+            let mut t = [0; 0x48];
+            (t[0x02], t[0x03], t[0x42], t[0x47]) = (greater, less, 0x4000, 0x0001);
+            t
+        };
         Hot {
             consts: [
                 u128::MAX,
@@ -122,7 +164,22 @@ impl Default for Hot {
                 0x8000_0000_0000_0000,
                 all(0x0080_0000_0080_0000),
                 all(0x0010_0000_0000_0000),
-                0,
+                all(0x0f0f_0f0f_0f0f_0f0f),
+                0x0403_0302_0302_0201_0302_0201_0201_0100,
+                all(0x7070_7070_7070_7070),
+                all(0x00ff_00ff_00ff_00ff),
+                all(0x0000_ffff_0000_ffff),
+                reverse(1, 2),
+                reverse(1, 4),
+                reverse(1, 8),
+                reverse(2, 4),
+                reverse(2, 8),
+                all(0xff),
+                u128::from(CRC_POLY) << 64 | u128::from(CRC_QUOTIENT),
+                all(0x0101_0101_0101_0101),
+                all(0x0000_00ff_0000_00ff),
+                all(0x8000_0000_8000_0000),
+                all(0x8000_0000_0000_0000),
             ],
             fuel: 0,
             fetch: [0; 2],
@@ -134,6 +191,8 @@ impl Default for Hot {
             link: 0,
             flags: 0,
             mxcsr: MXCSR,
+            live: 0,
+            compared: [compared(0, 0x8100), compared(0x8100, 0)],
         }
     }
 }

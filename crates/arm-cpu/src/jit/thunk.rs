@@ -2,6 +2,7 @@
 
 use super::asm::{Alu, Asm, Cc, Mem, r};
 use super::layout::{self, CALLEE_SAVED, FUEL, PINS, STATE, TLB};
+use super::vregs::move_all;
 
 /// What generated code returns.
 pub mod left {
@@ -32,6 +33,8 @@ pub struct Thunks {
     pub call_vector: u32,
     /// Goes to the guest's PC in RAX through the jump cache.
     pub jump: u32,
+    /// Loads vector registers.
+    pub load_vectors: u32,
 }
 
 fn spill(a: &mut Asm, from: usize) {
@@ -44,6 +47,15 @@ fn reload(a: &mut Asm, from: usize) {
     for (n, reg) in &PINS[from..] {
         a.mov(true, *reg, layout::x(*n));
     }
+}
+
+/// Stores vector registers if they stand in host registers.
+fn spill_vectors(a: &mut Asm) {
+    let none = a.label();
+    a.cmp8_zero(layout::LIVE);
+    a.jcc(Cc::E, none);
+    move_all(a, false);
+    a.bind(none);
 }
 
 /// Looks RAX up in the jump cache and goes there; to `miss` with RAX kept when it is not known. Uses RCX and RDX.
@@ -74,6 +86,7 @@ pub fn assemble(a: &mut Asm, handler: u64) -> Thunks {
     a.mov(true, FUEL, layout::FUEL_SAVED);
     a.mov(true, TLB, layout::TLB_SAVED);
     a.ldmxcsr(layout::MXCSR);
+    a.store8_i(layout::LIVE, 0);
     reload(a, 0);
     a.jmp_rm(r::RAX);
 
@@ -89,6 +102,7 @@ pub fn assemble(a: &mut Asm, handler: u64) -> Thunks {
     a.mov_i(r::RAX, left::LOOKUP);
     a.stmxcsr(layout::MXCSR);
     spill(a, 0);
+    spill_vectors(a);
     a.jmp_to(leave_spilled);
 
     t.leave_link = a.here();
@@ -96,6 +110,7 @@ pub fn assemble(a: &mut Asm, handler: u64) -> Thunks {
     a.mov_i(r::RAX, left::LINK);
     a.stmxcsr(layout::MXCSR);
     spill(a, 0);
+    spill_vectors(a);
     a.jmp_to(leave_spilled);
 
     t.jump = a.here();
@@ -103,6 +118,11 @@ pub fn assemble(a: &mut Asm, handler: u64) -> Thunks {
     lookup(a, miss);
     a.bind(miss);
     a.jmp_to(t.leave_pc);
+
+    t.load_vectors = a.here();
+    move_all(a, true);
+    a.store8_i(layout::LIVE, 1);
+    a.ret();
 
     for vector in [false, true] {
         let here = a.here();
@@ -115,8 +135,9 @@ pub fn assemble(a: &mut Asm, handler: u64) -> Thunks {
         // All of them, for an exception may be taken; what the call keeps need not be loaded again.
         spill(a, 0);
         a.stmxcsr(layout::MXCSR);
-        a.lea(true, r::RDI, Mem::at(STATE, -(layout::BIAS as i32)));
         a.mov(true, r::RSI, r::RAX);
+        spill_vectors(a);
+        a.lea(true, r::RDI, Mem::at(STATE, -(layout::BIAS as i32)));
         a.mov(true, r::RDX, FUEL);
         a.alu_i(Alu::Sub, true, r::RSP, 8);
         a.mov_i(r::RAX, handler);
@@ -127,8 +148,14 @@ pub fn assemble(a: &mut Asm, handler: u64) -> Thunks {
         a.jcc(Cc::Ne, out);
         a.ldmxcsr(layout::MXCSR);
         reload(a, first);
+        let none = a.label();
+        a.cmp8_zero(layout::LIVE);
+        a.jcc(Cc::E, none);
+        move_all(a, true);
+        a.bind(none);
         a.ret();
         a.bind(out);
+        a.store8_i(layout::LIVE, 0);
         // The return address is not needed any more.
         a.alu_i(Alu::Add, true, r::RSP, 8);
         a.alu_i(Alu::Cmp, false, r::RAX, left::AGAIN as i32);

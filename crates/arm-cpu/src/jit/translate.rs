@@ -26,6 +26,8 @@ pub(super) mod mode {
 enum Cold {
     /// Calls the handler and comes back.
     Site { from: Label, site: u64, back: Label },
+    /// Vector registers go to their places.
+    Vectors { from: Label, back: Label },
     /// Leaves with a PC.
     Leave { from: Label, pc: u64 },
 }
@@ -47,6 +49,14 @@ pub(super) struct Block<'a> {
     cold: Vec<Cold>,
     /// EFLAGS hold the guest's flags unless an instruction since then changed them.
     pub flags_held: bool,
+    /// Vector registers stand in their places.
+    pub vectors: bool,
+    /// From which bit on each vector register is known to be zero.
+    pub zero_above: [u8; 32],
+    /// The index of a comparison of floating-point numbers whose flags EFLAGS may hold, and whether its operands are swapped.
+    pub compared: Option<(usize, bool)>,
+    /// The index of an AESMC or AESIMC that the instruction before did already.
+    pub mixed: Option<usize>,
     /// Registers whose values are known.
     known: [Option<u64>; 34],
     /// DCZID_EL0.
@@ -105,6 +115,10 @@ impl Cpu {
             entry: 0,
             cold: Vec::new(),
             flags_held: false,
+            vectors: false,
+            zero_above: [super::vregs::ALL; 32],
+            compared: None,
+            mixed: None,
             known: [None; 34],
             dczid: self.state.sys(crate::SysReg::DCZID_EL0),
             count,
@@ -138,6 +152,10 @@ impl Block<'_> {
             self.a.mov_i64(r::RCX, n);
             self.a.alu_i(Alu::Add, true, Mem::at(r::RCX, 0), 1);
         }
+        self.vectors = self.wants_vectors(self.insns);
+        if self.vectors {
+            self.place_vectors();
+        }
         self.flags_held = false;
         let mut ended = false;
         for k in 0..self.insns.len() {
@@ -163,10 +181,10 @@ impl Block<'_> {
             || self.access(i)
             || self.system(i)
             || self.vector(i)
-            || self.vector_access(i)
             || self.floating(i)
             || self.floating_moves(i)
-            || self.sha256(i);
+            || self.vector_more(i)
+            || self.hashes(i);
         if !known {
             self.handler(i);
         }
@@ -201,6 +219,7 @@ impl Block<'_> {
         let t = &self.code.thunks;
         self.a.call_to(if vector { t.call_vector } else { t.call });
         self.flags_held = false;
+        self.zero_above = [super::vregs::ALL; 32];
         if !vector {
             self.known = [None; 34];
         }
@@ -211,6 +230,13 @@ impl Block<'_> {
         let (from, back) = (self.a.label(), self.a.label());
         let site = self.site(i);
         self.cold.push(Cold::Site { from, site, back });
+        (from, back)
+    }
+
+    /// Labels between which vector registers are loaded.
+    pub fn load_vectors(&mut self) -> (Label, Label) {
+        let (from, back) = (self.a.label(), self.a.label());
+        self.cold.push(Cold::Vectors { from, back });
         (from, back)
     }
 
@@ -228,6 +254,11 @@ impl Block<'_> {
                     self.a.bind(from);
                     self.a.mov_i64(r::RAX, site);
                     self.a.call_to(self.code.thunks.call);
+                    self.a.jmp(back);
+                }
+                Cold::Vectors { from, back } => {
+                    self.a.bind(from);
+                    self.a.call_to(self.code.thunks.load_vectors);
                     self.a.jmp(back);
                 }
                 Cold::Leave { from, pc } => {
@@ -401,12 +432,15 @@ impl Block<'_> {
     /// Brings the flags to EFLAGS and tells the condition; `None` holds always.
     pub fn flags_for(&mut self, cond: u8) -> Option<Cc> {
         let cc = condition(cond)?;
+        if let Some(cc) = self.compared_for(cond) {
+            return Some(cc);
+        }
         self.flags_get();
         Some(cc)
     }
 
     /// Will somebody look at the flags in memory that the current instruction sets?
-    fn flags_live(&self) -> bool {
+    pub fn flags_live(&self) -> bool {
         for n in 1.. {
             let Some(i) = self.ahead(n) else { return true };
             match super::flags::use_of(i) {

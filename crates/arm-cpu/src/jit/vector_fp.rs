@@ -9,6 +9,7 @@ use super::asm::{Alu, Cc, Label, Mem, Rm, r};
 use super::layout::{self, consts};
 use super::translate::{Block, mode};
 use super::vex::{Map, Op as V, Pp, Xmm};
+use super::vregs::{ALL, LOW32, LOW64};
 use crate::decode::Op;
 use crate::insn::Insn;
 
@@ -48,6 +49,14 @@ impl Lanes {
             Lanes::One(w) | Lanes::Low64(w) | Lanes::All(w) => w,
         }
     }
+    /// From which bit on there are zeros.
+    fn bits(self) -> u8 {
+        match self {
+            Lanes::One(Single) => LOW32,
+            Lanes::One(Double) | Lanes::Low64(_) => LOW64,
+            Lanes::All(_) => ALL,
+        }
+    }
     /// The prefix of an arithmetic instruction.
     fn pp(self) -> Pp {
         match self {
@@ -64,10 +73,7 @@ impl Lanes {
     }
 }
 
-const VMOVSS: V = V(Pp::F3, Map::M0F, false, 0x10);
-const VMOVSD: V = V(Pp::F2, Map::M0F, false, 0x10);
 const VMOVQ: V = V(Pp::F3, Map::M0F, false, 0x7e);
-const VMOVAPS: V = V(Pp::None, Map::M0F, false, 0x28);
 const ADD: u8 = 0x58;
 const MUL: u8 = 0x59;
 const SUB: u8 = 0x5c;
@@ -78,6 +84,33 @@ const SQRT: u8 = 0x51;
 
 fn ps(opcode: u8) -> V {
     V(Pp::None, Map::M0F, false, opcode)
+}
+
+/// The condition that an instruction looks at.
+fn condition_of(i: &Insn) -> Option<u8> {
+    use Op::*;
+    match i.op {
+        B_cond | BC_cond => Some(i.rd & 15),
+        CSEL | CSINC | CSINV | CSNEG | FCSEL_s | FCSEL_d => Some(i.bits(12, 4) as u8),
+        _ => None,
+    }
+}
+
+/// A condition of the guest by EFLAGS after a comparison of the host, perhaps of swapped operands.
+fn direct(cond: u8, swapped: bool) -> Option<Cc> {
+    Some(match (cond, swapped) {
+        (12, false) => Cc::A,
+        (13, false) => Cc::Be,
+        (10, false) => Cc::Ae,
+        (11, false) => Cc::B,
+        (6, _) => Cc::P,
+        (7, _) => Cc::Np,
+        (3 | 4, true) => Cc::A,
+        (2 | 5, true) => Cc::Be,
+        (8, true) => Cc::B,
+        (9, true) => Cc::Ae,
+        _ => return None,
+    })
 }
 
 impl Block<'_> {
@@ -140,7 +173,8 @@ impl Block<'_> {
             FMLA_sed => self.by_element(i, d, Some(0xb8)),
             FMLS_ses => self.by_element(i, s, Some(0xbc)),
             FMLS_sed => self.by_element(i, d, Some(0xbc)),
-            FADDP_vd => self.add_pairs(i),
+            FADDP_vd => self.add_pairs(i, vd),
+            FADDP_vs if q => self.add_pairs(i, vs),
             FADDP_sd => self.add_scalar_pair(i, d),
             FADDP_ss => self.add_scalar_pair(i, s),
             FMAX_s => self.extreme(i, s, MAX),
@@ -182,35 +216,65 @@ impl Block<'_> {
             SCVTF_ss => self.lane_to_float(i, Single),
             SCVTF_sd => self.lane_to_float(i, Double),
             SCVTF_vs => self.ints_to_floats(i, vs),
+            FCMEQ_vs => self.mask(i, vs, 0, false, false),
+            FCMEQ_vd => self.mask(i, vd, 0, false, false),
+            FCMGE_vs => self.mask(i, vs, 2, true, false),
+            FCMGE_vd => self.mask(i, vd, 2, true, false),
+            FCMGT_vs => self.mask(i, vs, 1, true, false),
+            FCMGT_vd => self.mask(i, vd, 1, true, false),
+            FCMEQ0_vs => self.mask(i, vs, 0, false, true),
+            FCMEQ0_vd => self.mask(i, vd, 0, false, true),
+            FCMGE0_vs => self.mask(i, vs, 2, true, true),
+            FCMGE0_vd => self.mask(i, vd, 2, true, true),
+            FCMGT0_vs => self.mask(i, vs, 1, true, true),
+            FCMGT0_vd => self.mask(i, vd, 1, true, true),
+            FCMLE0_vs => self.mask(i, vs, 2, false, true),
+            FCMLE0_vd => self.mask(i, vd, 2, false, true),
+            FCMLT0_vs => self.mask(i, vs, 1, false, true),
+            FCMLT0_vd => self.mask(i, vd, 1, false, true),
+            FABD_vs => self.difference(i, vs),
+            FABD_vd => self.difference(i, vd),
+            FABD_ss => self.difference(i, s),
+            FABD_sd => self.difference(i, d),
+            FRINTN_vs => self.round_all(i, vs, 8),
+            FRINTN_vd => self.round_all(i, vd, 8),
+            FRINTM_vs => self.round_all(i, vs, 9),
+            FRINTM_vd => self.round_all(i, vd, 9),
+            FRINTP_vs => self.round_all(i, vs, 10),
+            FRINTP_vd => self.round_all(i, vd, 10),
+            FRINTZ_vs => self.round_all(i, vs, 11),
+            FRINTZ_vd => self.round_all(i, vd, 11),
+            FCVTZS_vs => self.floats_to_ints(i, vs),
+            FCVTL_s => self.widen(i),
+            FMAX_vs | FMAXNM_vs => self.extremes(i, vs, MAX),
+            FMAX_vd | FMAXNM_vd => self.extremes(i, vd, MAX),
+            FMIN_vs | FMINNM_vs => self.extremes(i, vs, MIN),
+            FMIN_vd | FMINNM_vd => self.extremes(i, vd, MIN),
+            FCVTZS_ss => self.lane_to_int(i, Single),
+            FCVTZS_sd => self.lane_to_int(i, Double),
             _ => return false,
         }
         true
     }
 
-    /// Loads a register's lanes, zeros above them.
-    fn lanes_in(&mut self, x: Xmm, n: u8, l: Lanes) {
-        let op = match l {
-            Lanes::One(Single) => VMOVSS,
-            Lanes::One(Double) => VMOVSD,
-            Lanes::Low64(_) => VMOVQ,
-            Lanes::All(_) => VMOVAPS,
-        };
-        self.a.v2(op, x, layout::v(n));
+    /// A register's lanes with zeros above them, for reading.
+    fn lanes(&mut self, x: Xmm, n: u8, l: Lanes) -> Xmm {
+        self.v_low(n, l.bits(), x)
     }
 
-    /// A register as a memory operand, or loaded where what stands above its lanes would take part.
+    /// The same as a copy in `x`.
+    fn lanes_in(&mut self, x: Xmm, n: u8, l: Lanes) {
+        self.v_copy(x, n, l.bits());
+    }
+
+    /// A register as a second operand, loaded where what stands above its lanes would take part.
     fn operand(&mut self, x: Xmm, n: u8, l: Lanes) -> Rm {
-        if matches!(l, Lanes::Low64(_)) {
-            self.lanes_in(x, n, l);
-            x.into()
-        } else {
-            layout::v(n).into()
-        }
+        if matches!(l, Lanes::Low64(_)) { self.lanes(x, n, l).into() } else { self.v(n) }
     }
 
     /// Writes a result that has zeros above its lanes.
-    fn result_out(&mut self, n: u8, x: Xmm) {
-        self.a.v2(V(Pp::None, Map::M0F, false, 0x29), x, layout::v(n));
+    fn result_out(&mut self, n: u8, x: Xmm, l: Lanes) {
+        self.v_put(n, x, l.bits());
     }
 
     /// Goes to the slow path unless the result in `x` may stand. Uses X3 and RAX.
@@ -251,99 +315,100 @@ impl Block<'_> {
 
     fn two(&mut self, i: &Insn, l: Lanes, opcode: u8, check: Check) {
         let (slow, back) = self.slow_path(i);
-        self.lanes_in(X0, i.rn, l);
-        let m = self.operand(X1, i.rm, l);
-        self.a.v3(V(l.pp(), Map::M0F, false, opcode), X0, X0, m);
+        // The first operand gives what stands above the lane.
+        let swap =
+            matches!(opcode, ADD | MUL) && !self.v_is_low(i.rn, l.bits()) && self.v_is_low(i.rm, l.bits());
+        let (n, m) = if swap { (i.rm, i.rn) } else { (i.rn, i.rm) };
+        let n = self.lanes(X0, n, l);
+        let m = self.operand(X1, m, l);
+        self.a.v3(V(l.pp(), Map::M0F, false, opcode), X0, n, m);
         self.check(X0, l, check, slow);
-        self.result_out(i.rd, X0);
+        self.result_out(i.rd, X0, l);
         self.a.bind(back);
     }
 
     fn negated_product(&mut self, i: &Insn, l: Lanes) {
         let (slow, back) = self.slow_path(i);
-        self.lanes_in(X0, i.rn, l);
-        self.a.v3(V(l.pp(), Map::M0F, false, MUL), X0, X0, layout::v(i.rm));
+        let n = self.lanes(X0, i.rn, l);
+        let m = self.v(i.rm);
+        self.a.v3(V(l.pp(), Map::M0F, false, MUL), X0, n, m);
         self.check(X0, l, Check::Tiny, slow);
         let sign = if l.width() == Double { consts::SIGN_D1 } else { consts::SIGN_S1 };
         self.a.v3(ps(0x57), X0, X0, sign);
-        self.result_out(i.rd, X0);
+        self.result_out(i.rd, X0, l);
         self.a.bind(back);
     }
 
     fn root(&mut self, i: &Insn, l: Lanes) {
         let (slow, back) = self.slow_path(i);
-        self.lanes_in(X0, i.rn, l);
+        let n = self.lanes(X0, i.rn, l);
         if matches!(l, Lanes::One(_)) {
-            self.a.v3(V(l.pp(), Map::M0F, false, SQRT), X0, X0, X0);
+            self.a.v3(V(l.pp(), Map::M0F, false, SQRT), X0, n, n);
         } else {
-            self.a.v2(V(l.pp(), Map::M0F, false, SQRT), X0, X0);
+            self.a.v2(V(l.pp(), Map::M0F, false, SQRT), X0, n);
         }
         self.check(X0, l, Check::Nan, slow);
-        self.result_out(i.rd, X0);
+        self.result_out(i.rd, X0, l);
         self.a.bind(back);
     }
 
     fn fused(&mut self, i: &Insn, l: Lanes, opcode: u8, a: u8) {
         let (slow, back) = self.slow_path(i);
         self.lanes_in(X0, a, l);
-        self.lanes_in(X1, i.rn, l);
+        // What stands above a lane of the factors takes no part.
+        let n = if matches!(l, Lanes::One(_)) { self.vx(i.rn, X1) } else { self.lanes(X1, i.rn, l) };
         let m = self.operand(X2, i.rm, l);
-        self.a.v3(l.fma(opcode), X0, X1, m);
+        self.a.v3(l.fma(opcode), X0, n, m);
         self.check(X0, l, Check::Tiny, slow);
-        self.result_out(i.rd, X0);
+        self.result_out(i.rd, X0, l);
         self.a.bind(back);
     }
 
     /// Multiplication by an element, with a fused sum if there is an opcode.
     fn by_element(&mut self, i: &Insn, l: Lanes, fma: Option<u8>) {
         let (slow, back) = self.slow_path(i);
-        let size = if l.width() == Double { 8 } else { 4 };
-        let element = layout::v(i.rm).plus(size * i.imm as i32);
-        match (l, l.width()) {
-            (Lanes::One(_), Single) => self.a.v2(VMOVSS, X2, element),
-            (Lanes::One(_), Double) => self.a.v2(VMOVSD, X2, element),
-            (_, Single) => self.a.v2(V(Pp::P66, Map::M0F38, false, 0x18), X2, element),
-            (_, Double) => self.a.v2(V(Pp::F2, Map::M0F, false, 0x12), X2, element),
-        }
-        self.lanes_in(X1, i.rn, l);
+        let size = if l.width() == Double { 3 } else { 2 };
+        self.v_broadcast(X2, i.rm, size, i.imm as u8);
+        let n = self.lanes(X1, i.rn, l);
         match fma {
             Some(opcode) => {
                 self.lanes_in(X0, i.rd, l);
                 if matches!(l, Lanes::Low64(_)) {
                     self.a.v2(VMOVQ, X2, X2);
                 }
-                self.a.v3(l.fma(opcode), X0, X1, X2);
+                self.a.v3(l.fma(opcode), X0, n, X2);
             }
             None => {
                 if matches!(l, Lanes::Low64(_)) {
                     self.a.v2(VMOVQ, X2, X2);
                 }
-                self.a.v3(V(l.pp(), Map::M0F, false, MUL), X0, X1, X2);
+                self.a.v3(V(l.pp(), Map::M0F, false, MUL), X0, n, X2);
             }
         }
         self.check(X0, l, Check::Tiny, slow);
-        self.result_out(i.rd, X0);
+        self.result_out(i.rd, X0, l);
         self.a.bind(back);
     }
 
-    /// FADDP of two vectors of two doubles.
-    fn add_pairs(&mut self, i: &Insn) {
-        let l = Lanes::All(Double);
+    /// FADDP of two whole vectors.
+    fn add_pairs(&mut self, i: &Insn, l: Lanes) {
         let (slow, back) = self.slow_path(i);
-        self.lanes_in(X0, i.rn, l);
-        self.a.v3(V(Pp::P66, Map::M0F, false, 0x7c), X0, X0, layout::v(i.rm));
+        let n = self.vx(i.rn, X0);
+        let m = self.v(i.rm);
+        let pp = if l.width() == Double { Pp::P66 } else { Pp::F2 };
+        self.a.v3(V(pp, Map::M0F, false, 0x7c), X0, n, m);
         self.check(X0, l, Check::Nan, slow);
-        self.result_out(i.rd, X0);
+        self.result_out(i.rd, X0, l);
         self.a.bind(back);
     }
 
     fn add_scalar_pair(&mut self, i: &Insn, l: Lanes) {
         let (slow, back) = self.slow_path(i);
-        self.lanes_in(X0, i.rn, l);
-        let size = if l.width() == Double { 8 } else { 4 };
-        self.a.v3(V(l.pp(), Map::M0F, false, ADD), X0, X0, layout::v(i.rn).plus(size));
+        self.v_broadcast(X1, i.rn, if l.width() == Double { 3 } else { 2 }, 1);
+        let n = self.lanes(X0, i.rn, l);
+        self.a.v3(V(l.pp(), Map::M0F, false, ADD), X0, n, X1);
         self.check(X0, l, Check::Nan, slow);
-        self.result_out(i.rd, X0);
+        self.result_out(i.rd, X0, l);
         self.a.bind(back);
     }
 
@@ -364,44 +429,168 @@ impl Block<'_> {
         self.a.bind(differ);
         self.a.v3(V(l.pp(), Map::M0F, false, opcode), X0, X0, X1);
         self.a.bind(done);
-        self.result_out(i.rd, X0);
+        self.result_out(i.rd, X0, l);
         self.a.bind(back);
     }
 
-    /// FCMP, FCMPE: NZCV is 0110 equal, 1000 less, 0010 greater, 0011 unordered.
+    /// FCMP, FCMPE: NZCV is 0110 equal, 1000 less, 0010 greater, 0011 unordered. Where the next instruction looks at a
+    /// condition that the host has for the comparison, or for the one with operands swapped, it uses EFLAGS.
     fn compare(&mut self, i: &Insn, w: Width, opcode: u8, zero: bool) {
-        let l = Lanes::One(w);
         let pp = if w == Double { Pp::P66 } else { Pp::None };
-        self.lanes_in(X0, i.rn, l);
+        let next = self.ahead(1).and_then(condition_of);
+        let direct = next.and_then(|c| direct(c, false).map(|_| false).or(direct(c, true).map(|_| true)));
+        let swapped = direct == Some(true);
+        let (n, m) = (i.rn, i.rm);
         if zero {
             self.a.v3(ps(0x57), X1, X1, X1);
-        } else {
-            self.lanes_in(X1, i.rm, l);
         }
-        let form = |f: u32| u64::from(layout::flags16(f << 28));
-        self.a.mov_i(r::RDX, form(0b1000));
-        self.a.mov_i(r::RCX, form(0b0110));
-        self.a.mov_i(r::RAX, form(0b0010));
-        self.a.v2(V(pp, Map::M0F, false, opcode), X0, X1);
-        self.a.cmov(Cc::B, false, r::RAX, r::RDX);
-        self.a.mov_i(r::RDX, form(0b0011));
-        self.a.cmov(Cc::E, false, r::RAX, r::RCX);
-        self.a.cmov(Cc::P, false, r::RAX, r::RDX);
-        self.a.store(1, layout::FLAGS, r::RAX);
-        self.a.alu8_i(Alu::Add, r::RAX, 0x7f);
-        self.a.sahf();
+        if swapped {
+            let m = if zero { X1 } else { self.vx(m, X1) };
+            let n = self.v(n);
+            self.a.v2(V(pp, Map::M0F, false, opcode), m, n);
+        } else {
+            let n = self.vx(n, X0);
+            let m = if zero { X1.into() } else { self.v(m) };
+            self.a.v2(V(pp, Map::M0F, false, opcode), n, m);
+        }
         self.a.flags_dirty = false;
-        self.flags_held = true;
+        self.flags_held = false;
+        self.compared = direct.map(|swapped| (self.at, swapped));
+        if self.comparison_live(direct.is_some()) {
+            self.a.lahf();
+            self.a.mov_ah(r::RDX);
+            let table = layout::COMPARED[usize::from(swapped)];
+            self.a.load_zx(1, r::RAX, Mem { index: Some((r::RDX, 1)), ..table });
+            self.a.store(1, layout::FLAGS, r::RAX);
+        }
+    }
+
+    /// Will somebody look at the flags in memory?
+    fn comparison_live(&self, direct: bool) -> bool {
+        use super::flags::{Use, use_of};
+        for n in 1.. {
+            let Some(i) = self.ahead(n) else { return true };
+            match use_of(i) {
+                Use::Sets => return false,
+                Use::Nothing => {}
+                Use::Reads if n == 1 && direct => {}
+                _ => return true,
+            }
+        }
+        true
+    }
+
+    /// The condition of the host, when the instruction before was a comparison that left it in EFLAGS.
+    pub fn compared_for(&self, cond: u8) -> Option<Cc> {
+        let (at, swapped) = self.compared?;
+        if at + 1 != self.at || self.a.flags_dirty { None } else { direct(cond, swapped) }
     }
 
     fn round(&mut self, i: &Insn, w: Width, imm: u8) {
         let l = Lanes::One(w);
         let (slow, back) = self.slow_path(i);
-        self.lanes_in(X0, i.rn, l);
+        let n = self.lanes(X0, i.rn, l);
         let opcode = if w == Double { 0x0b } else { 0x0a };
-        self.a.v3i(V(Pp::P66, Map::M0F3A, false, opcode), X0, X0, X0, imm);
+        self.a.v3i(V(Pp::P66, Map::M0F3A, false, opcode), X0, n, n, imm);
         self.check(X0, l, Check::Nan, slow);
-        self.result_out(i.rd, X0);
+        self.result_out(i.rd, X0, l);
+        self.a.bind(back);
+    }
+
+    fn round_all(&mut self, i: &Insn, l: Lanes, imm: u8) {
+        let (slow, back) = self.slow_path(i);
+        let n = self.lanes(X0, i.rn, l);
+        let opcode = if l.width() == Double { 0x09 } else { 0x08 };
+        self.a.v2i(V(Pp::P66, Map::M0F3A, false, opcode), X0, n, imm);
+        self.check(X0, l, Check::Nan, slow);
+        self.result_out(i.rd, X0, l);
+        self.a.bind(back);
+    }
+
+    /// FCMEQ and the like: masks by `vcmpps` with this predicate, perhaps of swapped operands. Unordered is false; FCMEQ
+    /// is quiet.
+    fn mask(&mut self, i: &Insn, l: Lanes, predicate: u8, swap: bool, zero: bool) {
+        let op = V(l.pp(), Map::M0F, false, 0xc2);
+        let n = self.lanes(X0, i.rn, l);
+        let m = if zero {
+            self.a.v3(ps(0x57), X1, X1, X1);
+            X1
+        } else {
+            self.lanes(X1, i.rm, l)
+        };
+        let (a, b) = if swap { (m, n) } else { (n, m) };
+        self.a.v3i(op, X0, a, b, predicate);
+        self.v_put_low(i.rd, X0, l.bits());
+    }
+
+    /// FABD.
+    fn difference(&mut self, i: &Insn, l: Lanes) {
+        let (slow, back) = self.slow_path(i);
+        let n = self.lanes(X0, i.rn, l);
+        let m = self.operand(X1, i.rm, l);
+        self.a.v3(V(l.pp(), Map::M0F, false, SUB), X0, n, m);
+        self.check(X0, l, Check::Nan, slow);
+        self.a.v3(ps(0x54), X0, X0, if l.width() == Double { consts::ABS_D } else { consts::ABS_S });
+        self.result_out(i.rd, X0, l);
+        self.a.bind(back);
+    }
+
+    /// Larger or smaller in each lane: NaNs, and zeros of both signs, go to the slow path. The host gives the second
+    /// operand for these, and the results of both orders differ just then.
+    fn extremes(&mut self, i: &Insn, l: Lanes, opcode: u8) {
+        let (slow, back) = self.slow_path(i);
+        let op = V(l.pp(), Map::M0F, false, opcode);
+        let n = self.lanes(X0, i.rn, l);
+        let m = self.lanes(X1, i.rm, l);
+        // Unordered, quiet: the host's instruction would find quiet NaNs invalid.
+        self.a.v3i(V(l.pp(), Map::M0F, false, 0xc2), X3, n, m, 3);
+        self.a.v2(V(Pp::P66, Map::M0F38, false, 0x17), X3, X3);
+        self.a.flags_dirty = true;
+        self.a.jcc(Cc::Ne, slow);
+        self.a.v3(op, X2, n, m);
+        self.a.v3(op, X3, m, n);
+        self.a.v3(ps(0x57), X3, X3, X2);
+        self.a.v2(V(Pp::P66, Map::M0F38, false, 0x17), X3, X3);
+        self.a.flags_dirty = true;
+        self.a.jcc(Cc::Ne, slow);
+        self.result_out(i.rd, X2, l);
+        self.a.bind(back);
+    }
+
+    /// FCVTZS of vectors of singles: what does not fit becomes the most negative number, which goes to the slow path.
+    fn floats_to_ints(&mut self, i: &Insn, l: Lanes) {
+        let (slow, back) = self.slow_path(i);
+        let n = self.lanes(X0, i.rn, l);
+        self.a.v2(V(Pp::F3, Map::M0F, false, 0x5b), X0, n);
+        self.a.v3(V(Pp::P66, Map::M0F, false, 0x76), X3, X0, consts::SIGN_S);
+        self.a.v2(V(Pp::P66, Map::M0F38, false, 0x17), X3, X3);
+        self.a.flags_dirty = true;
+        self.a.jcc(Cc::Ne, slow);
+        self.result_out(i.rd, X0, l);
+        self.a.bind(back);
+    }
+
+    /// FCVTZS of a scalar in a vector register.
+    fn lane_to_int(&mut self, i: &Insn, from: Width) {
+        let w = from == Double;
+        let (slow, back) = self.slow_path(i);
+        let n = self.v(i.rn);
+        self.a.gpr_v(V(Lanes::One(from).pp(), Map::M0F, w, 0x2c), r::RAX, n);
+        self.a.alu_i(Alu::Cmp, w, r::RAX, 1);
+        self.a.jcc(Cc::O, slow);
+        let t = self.v_target(i.rd, X0);
+        self.a.v_gpr(V(Pp::P66, Map::M0F, w, 0x6e), t, r::RAX);
+        self.result_out(i.rd, t, Lanes::One(from));
+        self.a.bind(back);
+    }
+
+    /// FCVTL, FCVTL2 from single to double.
+    fn widen(&mut self, i: &Insn) {
+        let (slow, back) = self.slow_path(i);
+        let n = if i.bit(30) { self.v_upper(i.rn, X0) } else { self.v(i.rn) };
+        self.a.v2(ps(0x5a), X0, n);
+        self.check(X0, Lanes::All(Double), Check::Nan, slow);
+        self.result_out(i.rd, X0, Lanes::All(Double));
         self.a.bind(back);
     }
 
@@ -416,11 +605,12 @@ impl Block<'_> {
             self.a.v3(ps(0x57), X1, X1, X1);
             self.a.v3i(V(Pp::P66, Map::M0F3A, false, 0x0c), X0, X1, X0, 1);
             self.check(X0, Lanes::One(Single), Check::Tiny, slow);
+            self.result_out(i.rd, X0, Lanes::One(Single));
         } else {
             self.a.v2(VMOVQ, X0, X0);
             self.check(X0, Lanes::One(Double), Check::Nan, slow);
+            self.result_out(i.rd, X0, Lanes::One(Double));
         }
-        self.result_out(i.rd, X0);
         self.a.bind(back);
     }
 
@@ -441,7 +631,7 @@ impl Block<'_> {
         self.a.v3(ps(0x57), X0, X0, X0);
         let pp = if to == Double { Pp::F2 } else { Pp::F3 };
         self.a.v3_gpr(V(pp, Map::M0F, wide, 0x2a), X0, X0, n);
-        self.result_out(i.rd, X0);
+        self.result_out(i.rd, X0, Lanes::One(to));
         self.a.bind(back);
     }
 
@@ -450,7 +640,8 @@ impl Block<'_> {
         let w = i.bit(31);
         let (slow, back) = self.slow_path(i);
         let pp = if from == Double { Pp::F2 } else { Pp::F3 };
-        self.a.gpr_v(V(pp, Map::M0F, w, 0x2c), r::RAX, layout::v(i.rn));
+        let n = self.v(i.rn);
+        self.a.gpr_v(V(pp, Map::M0F, w, 0x2c), r::RAX, n);
         self.a.alu_i(Alu::Cmp, w, r::RAX, 1);
         self.a.jcc(Cc::O, slow);
         if i.rd != crate::insn::ZR {
@@ -460,17 +651,17 @@ impl Block<'_> {
     }
 
     fn lane_to_float(&mut self, i: &Insn, w: Width) {
-        let m: Mem = layout::v(i.rn);
+        self.v_element(r::RAX, i.rn, if w == Double { 3 } else { 2 }, 0);
         self.a.v3(ps(0x57), X0, X0, X0);
         let pp = if w == Double { Pp::F2 } else { Pp::F3 };
-        self.a.v3_gpr(V(pp, Map::M0F, w == Double, 0x2a), X0, X0, m);
-        self.result_out(i.rd, X0);
+        self.a.v3_gpr(V(pp, Map::M0F, w == Double, 0x2a), X0, X0, r::RAX);
+        self.result_out(i.rd, X0, Lanes::One(w));
     }
 
     fn ints_to_floats(&mut self, i: &Insn, l: Lanes) {
-        self.lanes_in(X0, i.rn, l);
-        self.a.v2(ps(0x5b), X0, X0);
-        self.result_out(i.rd, X0);
+        let n = self.lanes(X0, i.rn, l);
+        self.a.v2(ps(0x5b), X0, n);
+        self.result_out(i.rd, X0, l);
     }
 
     /// FCSEL, and moves that need no arithmetic.
@@ -480,6 +671,7 @@ impl Block<'_> {
         }
         use Op::*;
         let (s, d) = (Lanes::One(Single), Lanes::One(Double));
+        let vs = if i.bit(30) { Lanes::All(Single) } else { Lanes::Low64(Single) };
         match i.op {
             FMOV_s => self.bits_op(i, s, None),
             FMOV_d => self.bits_op(i, d, None),
@@ -488,28 +680,39 @@ impl Block<'_> {
             FNEG_s => self.bits_op(i, s, Some((0x57, consts::SIGN_S1))),
             FNEG_d => self.bits_op(i, d, Some((0x57, consts::SIGN_D1))),
             FABS_vd => self.bits_op(i, Lanes::All(Double), Some((0x54, consts::ABS_D))),
-            FABS_vs if i.bit(30) => self.bits_op(i, Lanes::All(Single), Some((0x54, consts::ABS_S))),
+            FABS_vs => self.bits_op(i, vs, Some((0x54, consts::ABS_S))),
+            FNEG_vd => self.bits_op(i, Lanes::All(Double), Some((0x57, consts::SIGN_D))),
+            FNEG_vs if i.bit(30) => self.bits_op(i, vs, Some((0x57, consts::SIGN_S))),
+            FMOV_vi_s | FMOV_vi_d => self.constant(i.rd, i.imm, i.bit(30)),
+            FMOV_qx => {
+                let n = self.get(true, i.rn, r::RAX);
+                self.insert_element(i.rd, 3, 1, n.into());
+            }
             FMOV_is | FMOV_id => self.constant(i.rd, i.imm, false),
             FMOV_ws => self.move_to_general(i, 2, 0),
             FMOV_xd => self.move_to_general(i, 3, 0),
-            FMOV_xq => self.move_to_general(i, 3, 8),
+            FMOV_xq => self.move_to_general(i, 3, 1),
             FMOV_sw | FMOV_dx => {
                 let n = self.rm(i.rn);
-                self.a.v_gpr(V(Pp::P66, Map::M0F, i.op == FMOV_dx, 0x6e), X0, n);
-                self.result_out(i.rd, X0);
+                let t = self.v_target(i.rd, X0);
+                self.a.v_gpr(V(Pp::P66, Map::M0F, i.op == FMOV_dx, 0x6e), t, n);
+                self.result_out(i.rd, t, if i.op == FMOV_dx { d } else { s });
             }
             FCSEL_s | FCSEL_d => {
                 let w = i.op == FCSEL_d;
+                let size = if w { 3 } else { 2 };
                 let cc = self.flags_for(i.bits(12, 4) as u8);
                 match cc {
                     Some(cc) => {
-                        self.a.mov(w, r::RCX, layout::v(i.rm));
-                        self.a.cmov(cc, w, r::RCX, layout::v(i.rn));
+                        self.v_element(r::RCX, i.rm, size, 0);
+                        self.v_element(r::RDX, i.rn, size, 0);
+                        self.a.cmov(cc, w, r::RCX, r::RDX);
                     }
-                    None => self.a.mov(w, r::RCX, layout::v(i.rn)),
+                    None => self.v_element(r::RCX, i.rn, size, 0),
                 }
-                self.a.v_gpr(V(Pp::P66, Map::M0F, true, 0x6e), X0, r::RCX);
-                self.result_out(i.rd, X0);
+                let t = self.v_target(i.rd, X0);
+                self.a.v_gpr(V(Pp::P66, Map::M0F, true, 0x6e), t, r::RCX);
+                self.result_out(i.rd, t, if w { d } else { s });
             }
             _ => return false,
         }
@@ -517,33 +720,47 @@ impl Block<'_> {
     }
 
     fn bits_op(&mut self, i: &Insn, l: Lanes, op: Option<(u8, Mem)>) {
-        self.lanes_in(X0, i.rn, l);
+        let mut n = self.lanes(X0, i.rn, l);
         if let Some((opcode, c)) = op {
-            self.a.v3(ps(opcode), X0, X0, c);
+            let t = self.v_target(i.rd, X0);
+            self.a.v3(ps(opcode), t, n, c);
+            n = t;
         }
-        self.result_out(i.rd, X0);
+        self.result_out(i.rd, n, l);
     }
 
-    fn move_to_general(&mut self, i: &Insn, size: u32, at: i32) {
+    fn move_to_general(&mut self, i: &Insn, size: u32, at: u8) {
         if i.rd == crate::insn::ZR {
             return;
         }
         let t = self.target(i.rd, &[]);
-        self.a.load_zx(size, t, layout::v(i.rn).plus(at));
+        self.v_element(t, i.rn, size, at);
         self.put(i.rd, t);
     }
 
     /// A vector register = a constant, in both halves or the lower one.
     pub fn constant(&mut self, n: u8, v: u64, both: bool) {
+        let t = self.v_target(n, X0);
         if v == 0 {
-            self.a.v3(ps(0x57), X0, X0, X0);
+            self.a.v3(ps(0x57), t, t, t);
         } else {
             self.a.mov_i(r::RAX, v);
-            self.a.v_gpr(V(Pp::P66, Map::M0F, true, 0x6e), X0, r::RAX);
+            self.a.v_gpr(V(Pp::P66, Map::M0F, true, 0x6e), t, r::RAX);
             if both {
-                self.a.v3(V(Pp::P66, Map::M0F, false, 0x6c), X0, X0, X0);
+                self.a.v3(V(Pp::P66, Map::M0F, false, 0x6c), t, t, t);
             }
         }
-        self.result_out(n, X0);
+        let low = u32::try_from(v).is_ok();
+        self.v_put(
+            n,
+            t,
+            if v == 0 || !both && low {
+                LOW32
+            } else if both {
+                ALL
+            } else {
+                LOW64
+            },
+        );
     }
 }

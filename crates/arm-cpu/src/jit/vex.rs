@@ -39,6 +39,10 @@ impl Asm {
     fn vex(&mut self, o: Op, long: bool, reg: u8, v: u8, rm: Rm) {
         let Op(pp, map, w, opcode) = o;
         let (x, b) = Self::xb(rm);
+        if map == Map::M0F && !w && x == 0 && b == 0 {
+            self.bytes(&[0xc5, (reg >> 3 ^ 1) << 7 | (v ^ 15) << 3 | u8::from(long) << 2 | pp as u8, opcode]);
+            return self.modrm(reg, rm);
+        }
         self.bytes(&[
             0xc4,
             (reg >> 3 ^ 1) << 7 | (x ^ 1) << 6 | (b ^ 1) << 5 | map as u8,
