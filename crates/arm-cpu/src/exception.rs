@@ -247,9 +247,16 @@ impl Cpu {
             (_, 0) => 0,
             _ => 0x200,
         };
-        let sctlr = self.state.sys(SysReg::SCTLR_EL1);
         self.state.set_sys(SysReg::SPSR_EL1, spsr.into());
         self.state.set_sys(SysReg::ELR_EL1, ret);
+        self.enter_handler((self.state.sys(SysReg::VBAR_EL1) & !0x7ff).wrapping_add(offset + v as u64));
+    }
+
+    /// Goes on at `pc` with the PSTATE that an exception to EL1 gives. ELR_EL1 and SPSR_EL1 stay: they are the
+    /// exception's, and what a hypervisor makes the PE run in this way need not be one.
+    pub fn enter_handler(&mut self, pc: u64) {
+        self.pmu_sync();
+        let sctlr = self.state.sys(SysReg::SCTLR_EL1);
         self.state.set_el_sp(1, 1);
         let (has_pan, has_ssbs) = (self.has(Feat::PAN), self.has(Feat::SSBS));
         let s = &mut self.state;
@@ -265,11 +272,20 @@ impl Cpu {
         if has_ssbs {
             s.ssbs = sctlr & 1 << 44 != 0;
         }
-        s.pc = (s.sys(SysReg::VBAR_EL1) & !0x7ff).wrapping_add(offset + v as u64);
+        s.pc = pc;
         // Entries happen between blocks: `icount` holds everything executed so far.
         self.block_pc = s.pc;
         self.clear_exclusive();
         self.context_changed();
+    }
+
+    /// Goes on at `pc` with this PSTATE, as after an exception return from a higher level.
+    pub fn return_to(&mut self, pc: u64, pstate: u32) {
+        self.pmu_sync();
+        self.clear_exclusive();
+        self.set_pstate(pstate);
+        self.state.pc = pc;
+        self.block_pc = pc;
     }
 
     /// ERET (and the authenticated forms, with their result as `target`).

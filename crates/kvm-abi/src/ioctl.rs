@@ -171,6 +171,7 @@ ioctls! {
     IRQFD 0x76 Write 32 In VM;
     IOEVENTFD 0x79 Write 64 In VM;
     RUN 0x80 None 0 Zero VCPU;
+    NMI 0x9a None 0 Ignored VCPU;
     /// A stub: EINVAL.
     GET_REGS 0x81 Read 864 Ignored VCPU;
     /// A stub: EINVAL once its argument was read.

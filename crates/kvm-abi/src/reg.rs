@@ -8,6 +8,10 @@ pub const SIZE_U32: u64 = 2 << 52;
 pub const SIZE_U64: u64 = 3 << 52;
 /// KVM_REG_SIZE_U128.
 pub const SIZE_U128: u64 = 4 << 52;
+/// KVM_REG_SIZE_U512.
+pub const SIZE_U512: u64 = 6 << 52;
+/// KVM_REG_SIZE_U2048.
+pub const SIZE_U2048: u64 = 8 << 52;
 /// Core registers; the index is the offset into `struct kvm_regs` in 32-bit words.
 pub const GROUP_CORE: u64 = 0x10 << 16;
 /// Demultiplexed registers (CCSIDR_EL1).
@@ -21,6 +25,9 @@ pub const GROUP_FW: u64 = 0x14 << 16;
 pub const GROUP_FW_FEAT: u64 = 0x16 << 16;
 /// SVE registers.
 pub const GROUP_SVE: u64 = 0x15 << 16;
+
+/// SDEI: ulna's own, on no other kernel.
+pub const GROUP_SDEI: u64 = 0x5de << 16;
 
 /// A register id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

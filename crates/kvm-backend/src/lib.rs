@@ -68,6 +68,8 @@ pub trait Vm: Send + Sync {
     fn set_counter_offset(&self, offset: u64) -> Result<()>;
     /// KVM_ARM_VM_SMCCC_FILTER.
     fn set_smccc_filter(&self, filter: &abi::SmcccFilter) -> Result<()>;
+    /// KVM_NMI on vCPU `id`, from any thread: SDEI's host event. EINVAL where the guest cannot have it.
+    fn nmi(&self, id: u32) -> Result<()>;
     /// vCPU features (bits of `VcpuInit::features[0]`) that this VM's vCPUs can have.
     fn supported_features(&self) -> u32;
 }

@@ -102,6 +102,9 @@ impl Vm for SoftVm {
     fn set_smccc_filter(&self, filter: &SmcccFilter) -> Result<()> {
         self.0.set_smccc_filter(filter)
     }
+    fn nmi(&self, id: u32) -> Result<()> {
+        self.0.nmi(id)
+    }
     fn supported_features(&self) -> u32 {
         self.0.supported_features().bits()
     }

@@ -8,6 +8,7 @@ use ulna_machine::{Machine, VcpuFeatures};
 
 use crate::Result;
 use crate::dirty_ring::MAX_RING_BYTES;
+use crate::firmware::sdei;
 use crate::kvm::{Kvm, KvmConfig};
 use crate::routing::MAX_ROUTES;
 use crate::tracking::BLOCK_SIZES;
@@ -18,7 +19,10 @@ impl Kvm {
     /// KVM_CHECK_EXTENSION on the system descriptor.
     pub fn check_extension(&self, n: u32) -> Result<i32> {
         // The kernel asks for the VM's interrupt controller where there is no VM.
-        if n == cap::MSI_DEVID { Err(Errno::EINVAL) } else { Ok(common(self.config(), n)) }
+        if n == cap::MSI_DEVID {
+            return Err(Errno::EINVAL);
+        }
+        Ok(sdei::extension(n, self.config().strict).unwrap_or_else(|| common(self.config(), n)))
     }
 }
 
@@ -33,7 +37,7 @@ impl Vm {
             cap::ARM_EAGER_SPLIT_CHUNK_SIZE => {
                 self.0.slots.tracking.split_chunk.load(Ordering::SeqCst) as i32
             }
-            _ => common(&self.0.config, n),
+            _ => sdei::extension(n, self.0.config.strict).unwrap_or_else(|| common(&self.0.config, n)),
         })
     }
 
@@ -64,6 +68,7 @@ impl Vm {
             private::CAP_REG_SCOPE if !vm.config.strict && args[0] <= 1 => {
                 vm.before_vcpus(Errno::EBUSY, || vm.tagging.store(args[0] == 1, Ordering::SeqCst))
             }
+            sdei::CAP if !vm.config.strict => self.enable_sdei(),
             _ => Err(Errno::EINVAL),
         }
     }

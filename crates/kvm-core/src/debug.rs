@@ -4,7 +4,7 @@
 //! PSTATE.SS as on hardware; the guest's own SS stands aside meanwhile.
 
 use ulna_arm_cpu::debug::DebugRegisters;
-use ulna_arm_cpu::exception::{ec, fsc};
+use ulna_arm_cpu::exception::{ec, fsc, spsr};
 use ulna_arm_cpu::exit::Exit;
 use ulna_arm_cpu::shared::Request;
 use ulna_arm_cpu::{CpuLines, Engine, SysReg};
@@ -111,6 +111,22 @@ impl Vcpu {
         if self.stepped_by_vmm() {
             self.debug.guest_ss = false;
             self.cpu.state.ss = true;
+        }
+    }
+
+    /// PSTATE in the format of SPSR, with the guest's own SS.
+    pub(crate) fn guest_pstate(&self) -> u32 {
+        let p = self.cpu.pstate();
+        if !self.stepped_by_vmm() {
+            return p;
+        }
+        p & !spsr::SS | if self.debug.guest_ss { spsr::SS } else { 0 }
+    }
+
+    /// The guest's PSTATE was set as a whole: its SS stands aside while `stepping` is the step's.
+    pub(crate) fn keep_step(&mut self, stepping: bool) {
+        if self.stepped_by_vmm() {
+            self.debug.guest_ss = std::mem::replace(&mut self.cpu.state.ss, stepping);
         }
     }
 

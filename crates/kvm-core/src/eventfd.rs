@@ -239,7 +239,7 @@ impl VmInner {
             let routing = self.routing.read();
             let Some(gsi) = intid.checked_sub(32).and_then(|pin| routing.gsi_of_pin(pin)) else { continue };
             for spi in routing.spis(gsi) {
-                let _ = g.gic.set_spi(spi, false);
+                g.set_line(None, spi, false);
             }
             self.irq_fds.resampled().iter().filter(|r| r.gsi == gsi).for_each(|r| signal(&r.fd));
         }

@@ -12,6 +12,7 @@ use ulna_vgic::its::Its;
 use ulna_vgic::{Affinity, Gic, GicConfig, Region, Version};
 
 use crate::Result;
+use crate::firmware::sdei::Service;
 use crate::shared::Shared;
 use crate::vm::VmInner;
 
@@ -238,11 +239,15 @@ pub(crate) struct GicState {
     /// (first address, length, frame), by address.
     frames: Vec<(u64, u64, Region)>,
     /// By vCPU index of the model.
-    vcpus: Vec<Arc<Shared>>,
+    pub vcpus: Vec<Arc<Shared>>,
     /// Owned interrupts: INTID and, of a PPI, the vCPU.
     owners: HashMap<(u32, Option<usize>), Source>,
     /// SPIs whose end irqfds with resample wait for.
     watched: Vec<u32>,
+    /// SDEI, where it is enabled.
+    pub sdei: Option<Service>,
+    /// Interrupts that SDEI took away (INTID and, of a PPI, the vCPU), with the level of their lines.
+    pub taken: HashMap<(u32, Option<usize>), bool>,
 }
 
 impl GicState {
@@ -366,8 +371,15 @@ impl VmInner {
         for (n, its) in setup.its.iter_mut().enumerate().filter(|_| version == Version::V3) {
             gic.set_its(n, std::mem::take(&mut its.its)).map_err(|_| Errno::EINVAL)?;
         }
-        let mut state =
-            GicState { gic, frames: Vec::new(), vcpus, owners: HashMap::new(), watched: Vec::new() };
+        let mut state = GicState {
+            gic,
+            frames: Vec::new(),
+            vcpus,
+            owners: HashMap::new(),
+            watched: Vec::new(),
+            sdei: self.firmware.sdei.get().cloned(),
+            taken: HashMap::new(),
+        };
         state.place(&setup);
         self.routing.set_default(setup.nr_irqs.unwrap_or(DEFAULT_NR_IRQS) - 32);
         *self.gic.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
@@ -408,7 +420,9 @@ impl VmInner {
     /// A vCPU's MPIDR_EL1 is another now.
     pub fn set_affinity(&self, vcpu: &Shared, mpidr: u64) {
         let new = Affinity::from_mpidr(mpidr);
-        if vcpu.affinity.swap(new.0, Ordering::SeqCst) != new.0 {
+        let changed = vcpu.affinity.swap(new.0, Ordering::SeqCst) != new.0;
+        self.set_sdei_affinity(vcpu);
+        if changed {
             self.with_gic(|g| {
                 // The vCPU exists.
                 let _ = g.gic.set_affinity(vcpu.index, new);

@@ -4,13 +4,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ulna_arm_cpu::SysReg;
 use ulna_kvm_abi::reg::{
-    ARM64, GROUP_CORE, GROUP_DEMUX, GROUP_FW, GROUP_FW_FEAT, GROUP_SVE, GROUP_SYSREG, SIZE_U32, SIZE_U64,
+    ARM64, GROUP_CORE, GROUP_DEMUX, GROUP_FW, GROUP_FW_FEAT, GROUP_SDEI, GROUP_SVE, GROUP_SYSREG, SIZE_U32,
+    SIZE_U64,
 };
 use ulna_kvm_abi::{Errno, RegId, private};
 use ulna_machine::CSSELR_MAX;
 use ulna_vgic::timer;
 
 use crate::Result;
+use crate::firmware::sdei;
 use crate::vcpu::Vcpu;
 use crate::vm::is_vm_wide;
 use crate::vm_regs::IDENTITY;
@@ -33,6 +35,9 @@ impl Vcpu {
         self.settle()?;
         let id = self.untagged(id)?;
         check_id(id, data.len())?;
+        if id.group() == GROUP_SDEI && self.sdei_enabled() {
+            return self.vm.get_sdei(self.shared.index, id, data);
+        }
         let s = &self.cpu.state;
         let v: u128 = match id.group() {
             GROUP_CORE => self.get_core(id)?,
@@ -73,6 +78,12 @@ impl Vcpu {
         self.settle()?;
         let id = self.untagged(id)?;
         check_id(id, data.len())?;
+        if id.group() == GROUP_SDEI && self.sdei_enabled() {
+            return self.vm.set_sdei(self.shared.index, id, data);
+        }
+        if data.len() > 16 {
+            return Err(Errno::ENOENT);
+        }
         let mut b = [0; 16];
         b[..data.len()].copy_from_slice(data);
         let wide = u128::from_le_bytes(b);
@@ -114,6 +125,7 @@ impl Vcpu {
         l.push(RegId::sysreg(timer_id::CNTP_CVAL));
         l.extend(m.reg_list().into_iter().map(|r| RegId::sysreg(r.code())));
         l.extend((0..m.ccsidr_entries()).map(RegId::ccsidr));
+        l.extend(self.vm.sdei_list());
         if self.vm.tagging.load(Ordering::SeqCst) {
             l.iter_mut().for_each(|id| *id = self.vm.tagged(&m, *id));
         }
@@ -289,6 +301,10 @@ fn check_id(id: RegId, len: usize) -> Result<()> {
         }
         // Only vCPUs with SVE have these; an id that no vCPU could have is another mistake.
         GROUP_SVE => return Err(if is_sve(id) { Errno::ENOENT } else { Errno::EINVAL }),
+        // Where there is no SDEI the id means nothing.
+        GROUP_SDEI if sdei::Reg::from_id(id).is_some() => {
+            return if id.size() == len { Ok(()) } else { Err(Errno::EINVAL) };
+        }
         _ if id.0 & (0xf << 52) != SIZE_U64 => return Err(Errno::ENOENT),
         _ => {}
     }

@@ -133,7 +133,7 @@ impl VmInner {
             self.with_gic(|g| match r {
                 // Lines that the interrupt controller does not have go nowhere.
                 Route::Pin(p) => {
-                    let _ = g.gic.set_spi(p + FIRST_SPI, level);
+                    g.set_line(None, p + FIRST_SPI, level);
                 }
                 Route::Msi { doorbell, data, devid: Some(devid) } if level => {
                     let _ = self.send_msi(g, doorbell, devid, data);

@@ -82,6 +82,10 @@ impl Vcpu {
     /// The checks before KVM_RUN looks at its page.
     pub(crate) fn prepare_run(&mut self) -> Result<()> {
         self.vm.check_alive()?;
+        if !self.ran {
+            self.check_initialised()?;
+        }
+        self.check_sdei()?;
         self.first_run()
     }
 
@@ -135,6 +139,7 @@ impl Vcpu {
                 break Ok(Leave::DirtyRingFull);
             }
             self.update_timers();
+            self.take_sdei();
             if self.device_levels_changed() {
                 break Ok(Leave::Intr);
             }
@@ -219,7 +224,7 @@ impl Vcpu {
                 let (index, ppi) = (self.shared.index, self.vm.timer_ppis()[n]);
                 self.vm.with_gic(|g| {
                     // The PPI exists for every vCPU of the GIC.
-                    let _ = g.gic.set_ppi(index, ppi, output.line);
+                    g.set_line(Some(index), ppi, output.line);
                 });
             }
         }
@@ -252,7 +257,7 @@ impl Vcpu {
         let (index, irq) = (self.shared.index, self.shared.pmu_irq.load(Ordering::Relaxed));
         self.vm.with_gic(|g| {
             // Checked when it was set.
-            let _ = if irq < 32 { g.gic.set_ppi(index, irq, level) } else { g.gic.set_spi(irq, level) };
+            g.set_line((irq < 32).then_some(index), irq, level);
         });
     }
 

@@ -42,6 +42,8 @@ pub(crate) struct Shared {
     pub immediate_exit: AtomicBool,
     /// There may be a reset in `power`.
     pub has_reset: AtomicBool,
+    /// There may be an SDEI event to take.
+    pub sdei_look: AtomicBool,
     /// Its thread is in KVM_RUN.
     pub running: AtomicBool,
     /// Levels of the input pins without an in-kernel interrupt controller.

@@ -154,6 +154,7 @@ impl Vcpu {
             return Err(Errno::EINVAL);
         }
         self.shared.set_mp_state(s);
+        self.vm.reconsider_sdei();
         Ok(())
     }
 
@@ -242,6 +243,7 @@ impl Vcpu {
             }
         }
         self.vm.set_affinity(&self.shared, self.cpu.state.sys(SysReg::MPIDR_EL1));
+        self.vm.reset_sdei_pe(self.shared.index);
         self.mmio = Mmio::default();
         self.faults.reset();
         Ok(())

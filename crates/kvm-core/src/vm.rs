@@ -169,6 +169,7 @@ impl Vm {
         }
         locked(&vm.gic_setup).check_new_vcpu(vcpus.len(), vm.ipa_bits)?;
         let vcpu = Vcpu::new(vm.clone(), id, vcpus.len())?;
+        vm.add_sdei_pe(vcpu.shared().index);
         vcpus.insert(id, vcpu.shared().clone());
         if !vm.offsets_fixed.load(Ordering::SeqCst) {
             // The virtual counter starts near zero: the last vCPU created wins, VM-wide.
@@ -284,7 +285,7 @@ impl Vm {
                     if g.is_owned(number, Some(vcpu.index)) {
                         return Ok(());
                     }
-                    g.gic.set_ppi(vcpu.index, number, level).map_err(|_| Errno::EINVAL)
+                    if g.set_line(Some(vcpu.index), number, level) { Ok(()) } else { Err(Errno::EINVAL) }
                 })
             }
             (device::irq_type::SPI, true) => {
@@ -301,7 +302,7 @@ impl Vm {
                     if g.is_owned(number, None) {
                         return Ok(());
                     }
-                    g.gic.set_spi(number, level).map_err(|_| Errno::EINVAL)
+                    if g.set_line(None, number, level) { Ok(()) } else { Err(Errno::EINVAL) }
                 })
             }
             (device::irq_type::CPU | device::irq_type::PPI | device::irq_type::SPI, _) => Err(Errno::ENXIO),

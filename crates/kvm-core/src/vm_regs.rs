@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ulna_arm_cpu::SysReg;
 use ulna_arm_cpu::cpu::Clock;
 use ulna_arm_regs::id::in_id_space;
-use ulna_kvm_abi::reg::{ARM64, GROUP_FW, GROUP_FW_FEAT, GROUP_SYSREG};
+use ulna_kvm_abi::reg::{ARM64, GROUP_FW, GROUP_FW_FEAT, GROUP_SDEI, GROUP_SYSREG};
 use ulna_kvm_abi::{Errno, RegId, private, vcpu_feature};
 use ulna_machine::{Machine, VcpuFeatures};
 
@@ -249,6 +249,8 @@ impl VmInner {
         }
         match id.group() {
             GROUP_FW | GROUP_FW_FEAT => self.firmware_row(id).is_ok(),
+            // SDEI_VERSION and SDEI_FEATURES.
+            GROUP_SDEI => id.index() < 2 && self.firmware.sdei.get().is_some(),
             GROUP_SYSREG if self.counter_offset(id.index()).is_some() => true,
             GROUP_SYSREG => SysReg::from_code(id.index()).is_some_and(|r| self.is_scoped_sysreg(m, r)),
             _ => false,
@@ -280,6 +282,7 @@ impl Vm {
         map.push(RegId::sysreg(CNTVCT));
         map.extend(m.kernel_since(6, 4).then_some(RegId::sysreg(CNTPCT)));
         map.extend(vm.firmware_regs());
+        map.extend(vm.sdei_list().into_iter().filter(|id| vm.is_vm_scoped(&m, *id)));
         map.sort_unstable();
         Ok(map)
     }
@@ -309,6 +312,10 @@ impl Vm {
     pub fn get_vm_reg(&self, id: u64) -> Result<u64> {
         let (m, id) = self.scoped(id)?;
         let vm = &self.0;
+        if id.group() == GROUP_SDEI {
+            let mut b = [0; 8];
+            return vm.get_sdei(0, id, &mut b).map(|()| u64::from_le_bytes(b));
+        }
         if id.group() != GROUP_SYSREG {
             return vm.get_firmware_reg(&m, id);
         }
@@ -323,6 +330,9 @@ impl Vm {
     pub fn set_vm_reg(&self, id: u64, v: u64) -> Result<()> {
         let (m, id) = self.scoped(id)?;
         let vm = &self.0;
+        if id.group() == GROUP_SDEI {
+            return vm.set_sdei(0, id, &v.to_le_bytes());
+        }
         if id.group() != GROUP_SYSREG {
             return vm.set_firmware_reg(&m, id, v);
         }

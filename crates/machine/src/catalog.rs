@@ -8,7 +8,9 @@ use ulna_arm_regs::id::{IdReg, in_id_space};
 use ulna_arm_regs::row::{Kvm, Storage};
 use ulna_arm_regs::{Encoding, Feat, SysReg};
 use ulna_kvm_abi::RegId;
-use ulna_kvm_abi::reg::{ARM64, GROUP_CORE, GROUP_DEMUX, GROUP_FW, GROUP_FW_FEAT, GROUP_SVE, GROUP_SYSREG};
+use ulna_kvm_abi::reg::{
+    ARM64, GROUP_CORE, GROUP_DEMUX, GROUP_FW, GROUP_FW_FEAT, GROUP_SDEI, GROUP_SVE, GROUP_SYSREG,
+};
 
 use crate::Machine;
 
@@ -33,6 +35,25 @@ pub enum Named {
     P(u16, u16),
     /// The set of SVE vector lengths.
     Vls,
+    /// A register of SDEI, which only ulna has.
+    Sdei(Sdei),
+}
+
+/// Registers of SDEI, in VMs where the capability 0x554C0002 is enabled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sdei {
+    /// The version that the guest sees.
+    Version,
+    /// What of the service the guest has.
+    Features,
+    /// What the PE stands at.
+    Pe,
+    /// A private event, by slot.
+    Event(u16),
+    /// A shared event.
+    Shared(u16),
+    /// What a handler of normal (0) or critical (1) priority interrupted.
+    Context(u16),
 }
 
 /// Core registers.
@@ -204,6 +225,15 @@ impl fmt::Display for Named {
             Named::P(n, 0) => write!(f, "P{n}"),
             Named::P(n, slice) => write!(f, "P{n} slice {slice}"),
             Named::Vls => f.write_str("SVE_VLS"),
+            Named::Sdei(s) => match s {
+                Sdei::Version => f.write_str("SDEI_VERSION"),
+                Sdei::Features => f.write_str("SDEI_FEATURES"),
+                Sdei::Pe => f.write_str("SDEI_PE"),
+                Sdei::Event(n) => write!(f, "SDEI_EVENT[{n}]"),
+                Sdei::Shared(n) => write!(f, "SDEI_SHARED[{n}]"),
+                Sdei::Context(0) => f.write_str("SDEI_CTX_NORMAL"),
+                Sdei::Context(_) => f.write_str("SDEI_CTX_CRITICAL"),
+            },
         }
     }
 }
@@ -247,6 +277,10 @@ pub fn name(id: RegId) -> Result<Named, BadId> {
             0xffff => sized(64, Named::Vls),
             _ => Err(BadId::NoRegister),
         },
+        GROUP_SDEI => {
+            let (want, s) = sdei(i).ok_or(BadId::NoRegister)?;
+            sized(want, Named::Sdei(s))
+        }
         GROUP_DEMUX | GROUP_FW | GROUP_FW_FEAT => Err(BadId::NoRegister),
         g => Err(BadId::NoGroup((g >> 16) as u16)),
     }
@@ -259,11 +293,27 @@ pub fn id_of(text: &str) -> Option<RegId> {
         .filter_map(|i| core(i).map(|(size, _)| base & !(0xf << 52) | size_bits(size) | u64::from(i)));
     let others = (0..14).map(RegId::ccsidr).chain((0..4).map(RegId::fw)).chain((0..4).map(RegId::fw_feat));
     let timers = TIMERS.iter().map(|t| RegId::sysreg(t.0));
-    let listed = core.map(RegId).chain(others).chain(timers);
+    let sdei = (0..0x300)
+        .filter_map(|i| sdei(i).map(|(size, _)| RegId(ARM64 | GROUP_SDEI | size_bits(size) | u64::from(i))));
+    let listed = core.map(RegId).chain(others).chain(timers).chain(sdei);
     let matches = |id: &RegId| name(*id).is_ok_and(|n| n.to_string().eq_ignore_ascii_case(text));
     listed.into_iter().find(matches).or_else(|| {
         let r = SysReg::ALL.iter().find(|r| r.to_string().eq_ignore_ascii_case(text))?;
         Some(RegId(r.kvm_id()))
+    })
+}
+
+/// A register of SDEI by its index, with its size in bytes.
+fn sdei(i: u16) -> Option<(usize, Sdei)> {
+    Some(match i {
+        0 => (8, Sdei::Version),
+        1 => (8, Sdei::Features),
+        2 => (8, Sdei::Pe),
+        0x10 | 0x11 => (256, Sdei::Context(i - 0x10)),
+        // Slot 2 is nobody's.
+        0x100 | 0x101 | 0x110..0x200 => (64, Sdei::Event(i - 0x100)),
+        0x200..0x300 => (64, Sdei::Shared(i - 0x200)),
+        _ => return None,
     })
 }
 
@@ -330,6 +380,7 @@ impl Named {
             Named::Sys(r) => r.row().storage == Storage::Vm || in_id_space(r),
             Named::Timer(r) => matches!(r, SysReg::CNTVCT_EL0 | SysReg::CNTPCT_EL0),
             Named::Firmware(_) => true,
+            Named::Sdei(s) => matches!(s, Sdei::Version | Sdei::Features | Sdei::Shared(_)),
             _ => false,
         };
         if vm { Scope::Vm } else { Scope::Vcpu }
@@ -382,6 +433,7 @@ impl Named {
             Named::Firmware(Firmware::PsciVersion) => "KVM_CAP_ARM_PSCI".into(),
             Named::Firmware(Firmware::VendorHypBmap2) => "Linux 6.15".into(),
             Named::Firmware(_) => "SMCCC 1.1".into(),
+            Named::Sdei(_) => "ulna: capability 0x554c0002".into(),
             _ => "-".into(),
         }
     }
@@ -411,6 +463,9 @@ impl Machine {
             Named::Firmware(Firmware::PsciVersion) => (WriteRule::Choice, 0xffff_ffff),
             Named::Firmware(Firmware::Workaround(_)) => (WriteRule::HostLevel, 0),
             Named::Firmware(_) => (WriteRule::Bitmap, all),
+            // Until the VM has run.
+            Named::Sdei(Sdei::Version | Sdei::Features) => (WriteRule::Choice, all),
+            Named::Sdei(_) => (WriteRule::Open, all),
             Named::Vls => (WriteRule::Choice, all),
             Named::Sys(r) => self.sysreg_rule(r),
         }

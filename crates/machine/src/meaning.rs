@@ -1,6 +1,6 @@
 //! What a register's value says: fields by name, and what their numbers mean.
 
-use crate::catalog::{Core, Firmware, Named};
+use crate::catalog::{Core, Firmware, Named, Sdei};
 use ulna_arm_regs::{Feat, Field, SysReg};
 
 /// Bits of a value with their name and what they say.
@@ -34,6 +34,15 @@ impl Named {
             Named::Firmware(Firmware::VendorHypBmap2) => {
                 &[("DISCOVER_IMPL_CPUS", 1, 1), ("DISCOVER_IMPL_VER", 0, 0)]
             }
+            Named::Sdei(Sdei::Version) => &[("Major", 31, 16), ("Minor", 15, 0)],
+            Named::Sdei(Sdei::Features) => &[
+                ("HOST_NMI", 18, 18),
+                ("Critical", 17, 17),
+                ("Relative", 16, 16),
+                ("SharedSlots", 15, 8),
+                ("PrivateSlots", 7, 0),
+            ],
+            Named::Sdei(Sdei::Pe) => &[("Critical", 2, 2), ("Normal", 1, 1), ("Masked", 0, 0)],
             _ => &[],
         };
         let high = |f: &Field| u32::from(f.lsb) + u32::from(f.width) - 1;

@@ -5,12 +5,13 @@
 
 mod filter;
 pub mod psci;
+pub mod sdei;
 pub(crate) mod smccc;
 mod trng;
 mod vendor;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 pub use filter::{Action, Filter};
 
@@ -48,6 +49,8 @@ pub(crate) struct Firmware {
     pub vendor_hyp_2: AtomicU64,
     /// KVM_ARM_VM_SMCCC_FILTER.
     pub filter: Mutex<Filter>,
+    /// SDEI, where it is enabled.
+    pub sdei: OnceLock<sdei::Service>,
 }
 
 impl Firmware {
@@ -60,6 +63,7 @@ impl Firmware {
             vendor_hyp: AtomicU64::new(VENDOR_HYP_BITS),
             vendor_hyp_2: AtomicU64::new(0),
             filter: Mutex::default(),
+            sdei: OnceLock::new(),
         }
     }
 }
@@ -98,6 +102,7 @@ pub(crate) fn call(vcpu: &mut Vcpu, conduit: Conduit) -> Result<Option<Leave>> {
         0x8000_0000..=0x8000_ffff => [smccc::arch_call(vcpu, function), 0, 0, 0],
         0x8400_0000..=0x8400_001f | 0xc400_0000..=0xc400_001f => return psci::call(vcpu, function),
         psci::V0_1_FIRST..=psci::V0_1_LAST => return psci::call(vcpu, function),
+        sdei::FIRST..=sdei::LAST => return sdei::call(vcpu, function),
         0x8400_0050..=0x8400_0053 | 0xc400_0053 => trng::call(vcpu, function),
         smccc::PV_TIME_FEATURES | smccc::PV_TIME_ST => [smccc::pv_time(vcpu, function), 0, 0, 0],
         0x8600_0000..=0x8600_ffff => vendor::call(vcpu, function),
@@ -115,6 +120,7 @@ fn allowed(vcpu: &Vcpu, function: u32) -> bool {
         smccc::VERSION | smccc::ARCH_FEATURES => true,
         0x8400_0000..=0x8400_001f | 0xc400_0000..=0xc400_001f => true,
         psci::V0_1_FIRST..=psci::V0_1_LAST => true,
+        sdei::FIRST..=sdei::LAST => f.sdei.get().is_some(),
         0x8400_0050..=0x8400_0053 | 0xc400_0053 => bit(&f.std, 0),
         smccc::PV_TIME_FEATURES | smccc::PV_TIME_ST => bit(&f.std_hyp, 0),
         vendor::UID | vendor::FEATURES => bit(&f.vendor_hyp, 0),

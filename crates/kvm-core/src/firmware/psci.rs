@@ -92,6 +92,7 @@ pub(super) fn call(vcpu: &mut Vcpu, id: u32) -> Result<Option<Leave>> {
         }
         function::CPU_OFF => {
             vcpu.shared.set_mp_state(mp_state::STOPPED);
+            vcpu.vm.reconsider_sdei();
             0
         }
         function::CPU_ON => cpu_on(vcpu, a1, a2, a3, true),
@@ -181,7 +182,7 @@ fn v0_1(vcpu: &mut Vcpu, n: u32) -> Result<Option<Leave>> {
 const AFFINITY: u64 = 0xff_00ff_ffff;
 
 /// A vCPU's affinity as in its MPIDR_EL1.
-fn affinity(v: &Shared) -> u64 {
+pub(super) fn affinity(v: &Shared) -> u64 {
     let a = u64::from(v.affinity.load(Ordering::SeqCst));
     a & 0xff_ffff | (a >> 24) << 32
 }
@@ -225,6 +226,9 @@ fn system_event(vcpu: &mut Vcpu, kind: u32, flags: u64) -> Leave {
     answer(vcpu, [INTERNAL_FAILURE, 0, 0, 0]);
     for v in vcpu.vm.vcpus().values() {
         v.set_mp_state(mp_state::STOPPED);
+    }
+    if kind == exit::SYSTEM_EVENT_RESET {
+        vcpu.vm.reset_sdei();
     }
     vcpu.event.set(kind, Some(flags));
     Leave::SystemEvent

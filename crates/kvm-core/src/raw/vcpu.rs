@@ -208,6 +208,8 @@ pub(super) fn serve(v: &Arc<VcpuHandle>, req: u32, arg: u64, caller: &Caller<'_>
             let s = caller.get::<MpState>(arg)?;
             v.lock().set_mp_state(s.mp_state)?;
         }
+        // At once, whatever the vCPU does.
+        request::NMI => v.vm.vm().nmi(v.shared.id)?,
         request::SET_SIGNAL_MASK => {
             let mask = if arg == 0 {
                 None
