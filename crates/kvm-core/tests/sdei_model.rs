@@ -243,14 +243,14 @@ impl Model {
         let (a, b, c, d, e) = (x[1], x[2], x[3], x[4], x[5]);
         let key = self.key(pe, a as u32);
         let event = || key.ok_or(INVALID);
-        let legal = |v: u64| v != 0 && v % 4 == 0 && matches!(v >> 48, 0 | 0xffff);
+        let legal = |v: u64| v != 0 && v.is_multiple_of(4) && matches!(v >> 48, 0 | 0xffff);
         match n {
             0 => Ok(1 << 48 | u64::from(!self.v1_0) << 32 | 0x564b_caa9),
             1 => {
                 let k = event()?;
                 let shared = matches!(k, Key::Shared(_));
                 let allowed = if self.relative { 3 } else { 1 };
-                let entry_ok = if d & 2 != 0 { b != 0 && b % 4 == 0 } else { legal(b) };
+                let entry_ok = if d & 2 != 0 { b != 0 && b.is_multiple_of(4) } else { legal(b) };
                 let routed = shared && d & 1 != 0;
                 if d > allowed || d & !allowed != 0 || !entry_ok || routed && Model::pe_with(e).is_none() {
                     return Err(INVALID);
@@ -566,7 +566,7 @@ fn play(seed: u64, steps: u64, version: u64, features: Features) -> Met {
                 out = o;
                 let what = format!("{at}: PE {pe} calls {n:#x} {x:x?}");
                 let a = x[1];
-                let bad_resume = n == 6 && !(a != 0 && a % 4 == 0 && matches!(a >> 48, 0 | 0xffff));
+                let bad_resume = n == 6 && !(a != 0 && a.is_multiple_of(4) && matches!(a >> 48, 0 | 0xffff));
                 match n {
                     5 | 6 => {
                         let tag = if bad_resume { Option::None } else { model.complete(pe) };
