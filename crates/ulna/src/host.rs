@@ -55,6 +55,11 @@ pub fn host_help() -> String {
 
 /// A built-in profile by name, or a file: what has a slash or ends in .toml is a path.
 pub fn find_profile(host: &str) -> Result<Profile, Error> {
+    find_named("--host", host)
+}
+
+/// The same for what `option` names.
+pub fn find_named(option: &str, host: &str) -> Result<Profile, Error> {
     let profile = if host.contains('/') || host.ends_with(".toml") {
         let path = Path::new(host);
         let text = std::fs::read_to_string(path).map_err(|source| Error::File {
@@ -66,7 +71,7 @@ pub fn find_profile(host: &str) -> Result<Profile, Error> {
     } else {
         Profile::builtin(host)
     };
-    profile.map_err(|e| Error::Usage(format!("--host: {e}")))
+    profile.map_err(|e| Error::Usage(format!("{option}: {e}")))
 }
 
 /// The names of the features of KVM_ARM_VCPU_INIT.

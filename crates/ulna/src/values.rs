@@ -1,6 +1,7 @@
 //! How values on the command line are written.
 
 use std::path::PathBuf;
+use ulna_profile::KernelLevel;
 use ulna_vmm::{Disk, Net, Serial};
 
 /// A size: a number with K, M, G or T behind it; MiB without.
@@ -25,6 +26,13 @@ pub fn number(text: &str) -> Result<u128, String> {
         None => plain.parse(),
     };
     parsed.map_err(|_| "numbers are like 42, 0x2a".into())
+}
+
+/// `MAJOR.MINOR` of a kernel.
+pub fn kernel(text: &str) -> Result<KernelLevel, String> {
+    let parts = text.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    let (major, minor) = parts.ok_or("kernels are like 6.12")?;
+    Ok(KernelLevel { major, minor })
 }
 
 /// `path=F[,readonly]`.

@@ -119,6 +119,21 @@ fn every_mistake_is_told_in_one_line() {
         ("--gdb ./dir/none/x", 4, "Cannot listen for GDB on ./dir/none/x: No such file"),
         ("--gdb ./text", 4, "Cannot listen for GDB on ./text: Address already in use"),
         ("--gdb 192.0.2.1:1", 4, "Cannot listen for GDB on 192.0.2.1:1: Cannot assign requested address"),
+        ("--services acpi=on", 2, "there is no service \"acpi\"; there are psci, trng, pvtime, kvm, ptp"),
+        ("--services psci=2.0", 2, "psci is one of 0.1|0.2|1.0|1.1|1.2|1.3, not \"2.0\""),
+        ("--services trng=on,trng=off", 2, "trng is given twice, as on and off"),
+        ("--services kvm=off,ptp=on", 2, "kvm=off and ptp=on contradict each other"),
+        ("--services psci=0.2,trng=on", 2, "a guest finds such services by PSCI 1.0 or newer"),
+        ("--services ptp=on --clock insn", 2, "and --services ptp=on rules out that"),
+        (
+            "--services psci=1.3 --abi 6.12",
+            2,
+            "--services psci=1.3: KVM of Linux 6.12 (--abi) has no such thing; 6.13 is the first that has",
+        ),
+        ("--targets altra --abi 6.14", 2, "--targets: KVM of Linux 6.14 (--abi) has no such thing; 6.15 is"),
+        ("--targets altra,none", 2, "--targets: No host profile is called \"none\""),
+        ("--targets altra --services kvm=off", 2, "--targets and --services kvm=off contradict each other"),
+        ("--abi six", 2, "invalid value 'six' for '--abi <MAJOR.MINOR>': kernels are like 6.12"),
         ("--dtb-out dir/none/x", 3, "Cannot write the device tree to dir/none/x: No such file"),
     ];
     let mut wrong = Vec::new();

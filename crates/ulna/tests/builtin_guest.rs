@@ -87,6 +87,68 @@ fn every_profile_runs_it() {
     }
 }
 
+/// The hypercalls that the guest lists, by name.
+fn hypercalls(more: &[&str]) -> std::collections::HashMap<String, String> {
+    let text = well(&[&["--host", "n1"], more].concat());
+    let list = text.split("hypercalls (HVC)").nth(1).expect("list");
+    let lines = list.lines().take_while(|l| !l.starts_with("interrupts"));
+    lines.filter(|l| l.len() > 27).map(|l| (l[2..26].trim().into(), l[27..].trim().into())).collect()
+}
+
+#[test]
+fn services_come_and_go() {
+    let plain = hypercalls(&[]);
+    for (name, says) in [
+        ("PSCI_VERSION", "1.1"),
+        ("PSCI SYSTEM_RESET2", "yes"),
+        ("PSCI SYSTEM_OFF2", "no"),
+        ("TRNG_VERSION", "1.0"),
+        ("PV_TIME_ST", "no"),
+        ("vendor FEATURES", "0x3"),
+        ("vendor PTP", "yes"),
+        ("vendor IMPL_VER", "no"),
+    ] {
+        assert_eq!(plain[name], says, "{name}");
+    }
+    let off = hypercalls(&["--services", "psci=1.0,trng=off,pvtime=off,ptp=off"]);
+    for (name, says) in [
+        ("PSCI_VERSION", "1.0"),
+        ("PSCI SYSTEM_RESET2", "no"),
+        ("TRNG_VERSION", "no"),
+        ("PV_TIME_ST", "no"),
+        ("vendor FEATURES", "0x1"),
+        ("vendor PTP", "no"),
+    ] {
+        assert_eq!(off[name], says, "{name}");
+    }
+    let on = hypercalls(&["--services", "psci=1.3,trng=on,pvtime=on,ptp=on", "--cpus", "3"]);
+    for (name, says) in [
+        ("PSCI_VERSION", "1.3"),
+        ("PSCI SYSTEM_OFF2", "yes, 0x1"),
+        ("PV_TIME_ST", "yes"),
+        ("vendor PTP", "yes"),
+        ("vendor IMPL_VER", "no"),
+    ] {
+        assert_eq!(on[name], says, "{name}");
+    }
+    let none = hypercalls(&["--services", "kvm=off"]);
+    assert_eq!((&*none["vendor hypervisor UID"], &*none["vendor FEATURES"]), ("no", "no"));
+    assert_eq!(hypercalls(&["--services", "psci=0.2"])["PSCI CPU_ON"], "no", "there is no PSCI_FEATURES");
+}
+
+/// I2 and I3 of seed-systems.md §5.4, as far as a guest program tells.
+#[test]
+fn a_guest_is_told_its_targets() {
+    let h = hypercalls(&["--targets", "altra,thunderx2,n1"]);
+    let words: Vec<&str> = h["vendor IMPL_VER"].split(' ').collect();
+    assert_eq!(words[..3], ["0x00000000", "0x00010000", "0x00000003"], "one is the host itself");
+    let midr = |n: u32| h[&format!("vendor IMPL_CPUS {n}")].split(' ').nth(1).map(str::to_owned);
+    assert_eq!(midr(0).as_deref(), Some("0x414fd0c1"), "its own first");
+    assert_ne!(midr(1), midr(0));
+    assert_eq!(midr(2).as_deref(), Some("0x431f0af1"));
+    assert_eq!(h["vendor IMPL_CPUS 3"], "0xfffffffd 0x00000000 0x00000000 0x00000000");
+}
+
 #[test]
 fn an_instruction_clock_makes_runs_equal() {
     let first = well(&["--clock", "insn"]);

@@ -9,6 +9,7 @@ use crate::flash::Banks;
 use crate::layout::{self, ppi, spi};
 use crate::loader::{self, Loaded, PageSize};
 use crate::memory::{self, Memory};
+use crate::services::{self, Target};
 use crate::waker::Waker;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -46,6 +47,8 @@ pub struct Board {
     pub rtc: Shared<Rtc>,
     /// RAM and flash.
     pub memory: Vec<Arc<Memory>>,
+    /// CPUs that the guest may ask for.
+    pub targets: Arc<[Target]>,
     /// Hardware breakpoints and watchpoints for guest debug.
     pub debug_registers: (usize, usize),
     /// The VM and its interrupt controller live as long as the board.
@@ -56,6 +59,7 @@ pub struct Board {
 const SLOT_RAM: u32 = 0;
 /// Two of them.
 const SLOT_FLASH: u32 = 1;
+const SLOT_PVTIME: u32 = 3;
 /// vCPU attributes: KVM_ARM_VCPU_PMU_V3_CTRL with its IRQ and INIT.
 const PMU_CTRL: u32 = 0;
 const PMU_IRQ: u64 = 0;
@@ -111,7 +115,23 @@ impl Board {
 
         let mut all_memory = vec![ram.clone()];
         all_memory.extend(banks.memory());
-        let (mut vcpus, pmu) = make_vcpus(&*vm, config.max_cpus)?;
+        config.services.prepare(&*vm)?;
+        if !config.targets.is_empty() {
+            must("taking the calls of errata discovery", services::forward_targets(&*vm))?;
+        }
+        let (mut vcpus, pmu) = make_vcpus(&*vm, config.max_cpus, config.services.without())?;
+        config.services.apply(&mut *vcpus[0])?;
+        if !config.targets.is_empty() {
+            must("announcing targets", services::announce_targets(&mut *vcpus[0]))?;
+        }
+        if config.services.stolen_time() {
+            let structures = memory::allocate("stolen time", layout::PVTIME)?;
+            map(&*vm, SLOT_PVTIME, &structures, 0)?;
+            for (vcpu, at) in vcpus.iter_mut().zip(layout::PVTIME.step_by(layout::PVTIME_STRIDE as usize)) {
+                must("placing stolen time", vcpu.set_attr(dev::GRP_PVTIME_CTRL, dev::PVTIME_IPA, at))?;
+            }
+            all_memory.push(structures);
+        }
         let mut mpidrs = Vec::new();
         for vcpu in &mut vcpus {
             mpidrs.push(must("reading MPIDR_EL1", vcpu.get_reg_u64(MPIDR_EL1))?);
@@ -137,6 +157,7 @@ impl Board {
             ram: ram_range,
             cpus: &mpidrs[..config.cpus as usize],
             gic: gic_tree,
+            psci: config.services.word("psci"),
             pmu,
             virtio: &virtio,
             cmdline: &config.cmdline,
@@ -169,7 +190,8 @@ impl Board {
         );
         let extent = |n: u32| vm.check_extension(n).ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
         let debug_registers = (extent(cap::GUEST_DEBUG_HW_BPS), extent(cap::GUEST_DEBUG_HW_WPS));
-        Ok(Board { vcpus, bus, uart, rtc, memory: all_memory, debug_registers, _vm: vm, _gic: gic })
+        let targets = config.targets.clone().into();
+        Ok(Board { vcpus, bus, uart, rtc, memory: all_memory, targets, debug_registers, _vm: vm, _gic: gic })
     }
 }
 
@@ -222,14 +244,14 @@ fn map(vm: &dyn Vm, slot: u32, memory: &Arc<Memory>, flags: u32) -> Result<(), E
 }
 
 /// All vCPUs, all but the first powered off, and whether they have a PMU.
-fn make_vcpus(vm: &dyn Vm, count: u32) -> Result<(Vec<Box<dyn Vcpu>>, bool), Error> {
+fn make_vcpus(vm: &dyn Vm, count: u32, without: u32) -> Result<(Vec<Box<dyn Vcpu>>, bool), Error> {
     let wanted = [
         vcpu_feature::PSCI_0_2,
         vcpu_feature::PMU_V3,
         vcpu_feature::PTRAUTH_ADDRESS,
         vcpu_feature::PTRAUTH_GENERIC,
     ];
-    let features = wanted.iter().fold(0, |all, f| all | 1 << f) & vm.supported_features();
+    let features = wanted.iter().fold(0, |all, f| all | 1 << f) & vm.supported_features() & !without;
     let mut vcpus = Vec::new();
     for id in 0..count {
         let mut vcpu = must("creating a vCPU", vm.create_vcpu(id))?;

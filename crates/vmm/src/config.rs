@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::gdb::Address;
 use crate::layout;
+use crate::services::{MAX_TARGETS, Services, Target};
 use std::path::PathBuf;
 
 /// Which interrupt controller the board has.
@@ -108,6 +109,10 @@ pub struct Config {
     pub serial: Serial,
     /// Where to write the device tree that the guest gets.
     pub dtb_out: Option<PathBuf>,
+    /// Hypercall services that were chosen.
+    pub services: Services,
+    /// CPUs that the guest is to prepare for, the profile's own first; without any it is not told of such a list.
+    pub targets: Vec<Target>,
     /// Where GDB may come in; then nothing runs before it says so.
     pub gdb: Option<Address>,
 }
@@ -130,6 +135,8 @@ impl Default for Config {
             net: Net::None,
             serial: Serial::Stdio,
             dtb_out: None,
+            services: Services::default(),
+            targets: Vec::new(),
             gdb: None,
         }
     }
@@ -195,6 +202,19 @@ impl Config {
         if self.clock == Clock::Instructions && (self.net != Net::None || self.max_cpus > 1) {
             let what = if self.max_cpus > 1 { "more than one vCPU" } else { "--net" };
             return usage(format!("--clock insn makes runs that repeat exactly, and {what} rules out that"));
+        }
+        for service in ["pvtime", "ptp"] {
+            if self.clock == Clock::Instructions && self.services.word(service) == Some("on") {
+                return usage(format!(
+                    "--clock insn makes runs that repeat exactly, and --services {service}=on rules out that"
+                ));
+            }
+        }
+        if !self.targets.is_empty() && self.services.word("kvm") == Some("off") {
+            return usage("--targets and --services kvm=off contradict each other: a guest finds the list among KVM's calls".into());
+        }
+        if self.targets.len() > MAX_TARGETS {
+            return usage(format!("--targets: {} are more than {MAX_TARGETS}", self.targets.len()));
         }
         let cards = self.disks.len() + usize::from(self.net != Net::None) + 1;
         if cards > layout::VIRTIO_SLOTS as usize {

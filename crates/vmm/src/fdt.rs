@@ -43,6 +43,8 @@ pub struct Tree<'a> {
     pub cpus: &'a [u64],
     /// Interrupt controller.
     pub gic: GicTree,
+    /// The version of PSCI, if it was chosen.
+    pub psci: Option<&'static str>,
     /// Whether the vCPUs have performance monitors.
     pub pmu: bool,
     /// virtio-mmio slots in use.
@@ -71,7 +73,7 @@ impl Tree<'_> {
         self.aliases(&mut fdt)?;
         self.memory(&mut fdt)?;
         self.cpus(&mut fdt)?;
-        psci(&mut fdt)?;
+        psci(&mut fdt, self.psci)?;
         self.gic(&mut fdt)?;
         self.timer(&mut fdt)?;
         if self.pmu {
@@ -204,9 +206,29 @@ impl Tree<'_> {
     }
 }
 
-fn psci(fdt: &mut FdtWriter) -> Result<(), Error> {
+/// Function ids of PSCI 0.1, which has none of its own: KVM's.
+const PSCI_0_1: [(&str, u32); 4] = [
+    ("cpu_suspend", 0x95c1_ba5e),
+    ("cpu_off", 0x95c1_ba5f),
+    ("cpu_on", 0x95c1_ba60),
+    ("migrate", 0x95c1_ba61),
+];
+
+fn psci(fdt: &mut FdtWriter, version: Option<&str>) -> Result<(), Error> {
     let node = fdt.begin_node("psci")?;
-    fdt.property_string_list("compatible", ["arm,psci-1.0", "arm,psci-0.2"].map(String::from).to_vec())?;
+    match version {
+        Some("0.1") => {
+            fdt.property_string("compatible", "arm,psci")?;
+            for (name, id) in PSCI_0_1 {
+                fdt.property_u32(name, id)?;
+            }
+        }
+        Some("0.2") => fdt.property_string("compatible", "arm,psci-0.2")?,
+        _ => {
+            let names = ["arm,psci-1.0", "arm,psci-0.2"];
+            fdt.property_string_list("compatible", names.map(String::from).to_vec())?;
+        }
+    }
     fdt.property_string("method", "hvc")?;
     fdt.end_node(node)
 }
@@ -304,6 +326,7 @@ mod tests {
             ram: 0x4000_0000..0x6000_0000,
             cpus,
             gic: GicTree::V3 { redistributors: layout::redistributors(4, 0x6000_0000), its: true },
+            psci: None,
             pmu: true,
             virtio: &[0, 31],
             cmdline: "console=ttyAMA0 quiet",

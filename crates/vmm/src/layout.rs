@@ -36,6 +36,10 @@ pub const FW_CFG: u64 = 0x0902_0000;
 pub const GPIO: u64 = 0x0903_0000;
 /// PrimeCell devices have one 4 KiB page.
 pub const PRIMECELL_SIZE: u64 = 0x1000;
+/// Structures of stolen time, where QEMU has them, too.
+pub const PVTIME: Range<u64> = 0x090a_0000..0x090b_0000;
+/// One is as far from the next.
+pub const PVTIME_STRIDE: u64 = 64;
 /// First virtio-mmio slot.
 pub const VIRTIO: u64 = 0x0a00_0000;
 /// Distance between virtio-mmio slots.
@@ -128,11 +132,13 @@ mod tests {
             RTC..RTC + PRIMECELL_SIZE,
             FW_CFG..FW_CFG + ulna_devices::fw_cfg::reg::SIZE,
             GPIO..GPIO + PRIMECELL_SIZE,
+            PVTIME,
             VIRTIO..virtio(VIRTIO_SLOTS),
             RAM..RAM + 1,
         ];
         all.sort_by_key(|r| r.start);
         assert!(all.windows(2).all(|w| w[0].end <= w[1].start), "{all:x?}");
+        const { assert!(PVTIME_STRIDE * MAX_CPUS as u64 <= PVTIME.end - PVTIME.start) };
         const { assert!(spi::VIRTIO + VIRTIO_SLOTS + 32 <= spi::INTIDS) };
     }
 }

@@ -86,10 +86,11 @@ fn live(
     waker: Waker,
     debugger: Option<&Debugger>,
 ) -> Result<End, Error> {
-    let Board { vcpus, bus, uart, rtc, memory, debug_registers, .. } = board;
+    let Board { vcpus, bus, uart, rtc, memory, targets, debug_registers, .. } = board;
     let (sender, news) = channel();
     let stop = Arc::new(AtomicBool::new(false));
-    let common = Common { bus: Arc::new(bus), stop: stop.clone(), news: sender, waker: waker.clone() };
+    let bus = Arc::new(bus);
+    let common = Common { bus, stop: stop.clone(), news: sender, waker: waker.clone(), targets };
     let kickers: Vec<Kicker> = vcpus.iter().map(|v| v.kicker()).collect();
     let mut doors: Vec<Option<Door>> = vcpus.iter().map(|_| None).collect();
     let mut exit = None;

@@ -3,6 +3,7 @@
 use crate::bus::Bus;
 use crate::error::Error;
 use crate::gdb::{Came, Door};
+use crate::services::{Target, answer};
 use crate::waker::Waker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +40,8 @@ pub struct Common {
     pub news: Sender<News>,
     /// Wakes it.
     pub waker: Waker,
+    /// CPUs that the guest may ask for.
+    pub targets: Arc<[Target]>,
 }
 
 impl Common {
@@ -98,6 +101,10 @@ fn run(vcpu: &mut dyn Vcpu, common: &Common, id: u32, door: Option<&Door>) -> Op
                 common.bus.write(address, data);
                 continue;
             }
+            Ok(VcpuExit::Hypercall(function, _)) => match serve(vcpu, &common.targets, function) {
+                Ok(()) => continue,
+                Err(errno) => errno,
+            },
             Ok(VcpuExit::SystemEvent(SYSTEM_EVENT_SHUTDOWN, _)) => return Some(News::Off),
             Ok(VcpuExit::SystemEvent(SYSTEM_EVENT_RESET, _)) => return Some(News::Reset),
             Ok(VcpuExit::SystemEvent(kind, data)) => {
@@ -125,6 +132,18 @@ fn run(vcpu: &mut dyn Vcpu, common: &Common, id: u32, door: Option<&Door>) -> Op
         let pc = vcpu.get_reg_u64(RegId::PC).unwrap_or(0);
         return Some(News::Crash(format!("vCPU {id} cannot go on at PC {pc:#x}: {}", why(errno))));
     }
+}
+
+/// Answers a call that the SMCCC filter forwarded.
+fn serve(vcpu: &mut dyn Vcpu, targets: &[Target], function: u64) -> Result<(), Errno> {
+    let mut x = [0; 3];
+    for (n, x) in (1..).zip(&mut x) {
+        *x = vcpu.get_reg_u64(RegId::x(n))?;
+    }
+    for (n, x) in (0..).zip(answer(targets, function, x)) {
+        vcpu.set_reg_u64(RegId::x(n), x)?;
+    }
+    Ok(())
 }
 
 /// What KVM_RUN means by an errno (kvm-arm64-abi.md §3.3).

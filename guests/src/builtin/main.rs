@@ -20,6 +20,7 @@ const SERVICES: &[(u32, u32, &str, Answer)] = &[
     (0x8400_000a, 0x8400_0009, "PSCI SYSTEM_RESET", Answer::Feature),
     (0x8400_000a, 0xc400_000e, "PSCI SYSTEM_SUSPEND", Answer::Feature),
     (0x8400_000a, 0xc400_0012, "PSCI SYSTEM_RESET2", Answer::Feature),
+    (0x8400_000a, 0xc400_0015, "PSCI SYSTEM_OFF2", Answer::Feature),
     (0x8000_0000, 0, "SMCCC_VERSION", Answer::Version),
     (0x8000_0001, 0x8000_8000, "SMCCC ARCH_WORKAROUND_1", Answer::Feature),
     (0x8000_0001, 0x8000_7fff, "SMCCC ARCH_WORKAROUND_2", Answer::Feature),
@@ -31,6 +32,11 @@ const SERVICES: &[(u32, u32, &str, Answer)] = &[
     (0x8600_ff01, 0, "vendor hypervisor UID", Answer::Uid),
     (0x8600_0000, 0, "vendor FEATURES", Answer::Number),
     (0x8600_0001, 0, "vendor PTP", Answer::Time),
+    (0xc600_0040, 0, "vendor IMPL_VER", Answer::Uid),
+    (0xc600_0041, 0, "vendor IMPL_CPUS 0", Answer::Uid),
+    (0xc600_0041, 1, "vendor IMPL_CPUS 1", Answer::Uid),
+    (0xc600_0041, 2, "vendor IMPL_CPUS 2", Answer::Uid),
+    (0xc600_0041, 3, "vendor IMPL_CPUS 3", Answer::Uid),
 ];
 
 /// How the answer of a service is shown.

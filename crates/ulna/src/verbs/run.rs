@@ -1,6 +1,6 @@
 //! `ulna run`: start a machine and stay with it until it is off.
 
-use crate::host::{PolicyArg, find_profile, host_help};
+use crate::host::{PolicyArg, find_named, find_profile, host_help};
 use crate::verbs::profile::{self, ProfileFile};
 use crate::{complain, values};
 use clap::{Args, ValueEnum};
@@ -9,10 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing_subscriber::EnvFilter;
+use ulna_arm_regs::SysReg;
 use ulna_devices::virtio::rng::{Entropy, HostEntropy};
 use ulna_kvm_backend::software::{ClockKind, Engine, EngineOptions, KvmConfig, Software};
+use ulna_profile::{KernelLevel, Profile};
+use ulna_vmm::services::TARGETS_SINCE;
 use ulna_vmm::{
-    Clock, Config, Disk, Error, ExitStatus, GdbAddress, GicVersion, Kernel, Net, Outside, Serial,
+    Clock, Config, Disk, Error, ExitStatus, GdbAddress, GicVersion, Kernel, Net, Outside, Serial, Services,
+    Target,
 };
 
 /// Without --kernel and --firmware the built-in guest starts: it shows what a guest of the profile sees, tries timers
@@ -54,6 +58,15 @@ pub struct RunArgs {
     /// Limits: what KVM on that hardware can do (hw), or what software can do beyond (soft)
     #[arg(long, value_enum, default_value = "hw", value_name = "hw|soft", hide_possible_values = true)]
     policy: PolicyArg,
+    /// Kernel whose KVM is played [default: the profile's, or the first that has what --services and --targets name]
+    #[arg(long, value_name = "MAJOR.MINOR", value_parser = values::kernel)]
+    abi: Option<KernelLevel>,
+    /// Hypercall services, as psci=1.1,trng=off
+    #[arg(long, value_name = "NAME=WORD,...", long_help = services_help())]
+    services: Option<Services>,
+    /// Hosts whose errata the guest is to prepare for, besides its own
+    #[arg(long, value_name = "PROFILE,...", value_delimiter = ',')]
+    targets: Vec<String>,
     /// Name of the machine [default: vm and the process id]
     #[arg(long, value_name = "N", value_parser = values::name)]
     name: Option<String>,
@@ -142,7 +155,9 @@ impl RunArgs {
 
     fn run(self) -> Result<ExitStatus, Error> {
         start_log(&self.log)?;
-        let profile = find_profile(&self.host)?;
+        let mut profile = find_profile(&self.host)?;
+        profile.kernel = self.kernel_level(profile.kernel)?;
+        let targets = self.targets(&profile)?;
         let clock = self.clock;
         let policy = self.policy.into();
         let engine = match self.engine {
@@ -158,7 +173,7 @@ impl RunArgs {
             difference: Some(Arc::new(complain)),
             report: profiles.as_ref().map(ProfileFile::sink),
         };
-        let config = self.config();
+        let config = Config { targets, ..self.config() };
         let (outside, random) = match clock {
             ClockArg::Host => host_outside(),
             ClockArg::Insn => repeatable_outside(),
@@ -216,8 +231,59 @@ impl RunArgs {
             serial: self.serial,
             dtb_out: self.dtb_out,
             gdb: self.gdb,
+            services: self.services.unwrap_or_default(),
+            targets: Vec::new(),
         }
     }
+
+    /// The kernel whose rules apply: as asked for, or the profile's; then as new as the rest needs it.
+    fn kernel_level(&self, own: KernelLevel) -> Result<KernelLevel, Error> {
+        let services = self.services.as_ref().map(Services::since).unwrap_or_default();
+        let mut needs = vec![(services.0, format!("--services {}", services.1))];
+        if !self.targets.is_empty() {
+            needs.push((TARGETS_SINCE, "--targets".into()));
+        }
+        let mut level = self.abi.unwrap_or(own);
+        for ((major, minor), what) in needs {
+            let least = KernelLevel { major, minor };
+            if level < least && self.abi.is_some() {
+                return Err(Error::Usage(format!(
+                    "{what}: KVM of Linux {}.{} (--abi) has no such thing; {major}.{minor} is the first that has",
+                    level.major, level.minor
+                )));
+            }
+            level = level.max(least);
+        }
+        Ok(level)
+    }
+
+    /// What the guest may ask for: its own CPU, then those that were named.
+    fn targets(&self, own: &Profile) -> Result<Vec<Target>, Error> {
+        if self.targets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let of = |p: &Profile| Target {
+            midr: p.reg(SysReg::MIDR_EL1),
+            revidr: p.reg(SysReg::REVIDR_EL1),
+            aidr: p.reg(SysReg::AIDR_EL1),
+        };
+        let mut targets = vec![of(own)];
+        for name in &self.targets {
+            let t = of(&find_named("--targets", name)?);
+            if !targets.contains(&t) {
+                targets.push(t);
+            }
+        }
+        Ok(targets)
+    }
+}
+
+fn services_help() -> String {
+    format!(
+        "Hypercall services, as psci=1.1,trng=off. What is not named stays as KVM has it: all on, PSCI at its newest, no \
+         place for stolen time.\n{}",
+        ulna_vmm::services::help()
+    )
 }
 
 fn start_log(filter: &str) -> Result<(), Error> {
