@@ -13,3 +13,4 @@ pub mod generate;
 pub mod kvm;
 pub mod machine;
 pub mod raw;
+pub mod stress;

@@ -12,6 +12,7 @@ mod gdb;
 mod header_check;
 mod linux;
 mod reference;
+mod stress;
 mod walls;
 
 /// Development tasks.
@@ -77,6 +78,8 @@ enum Task {
     Gdb(gdb::Args),
     /// Boots a Debian kernel as a user would: CPUs, disk, network.
     Linux(linux::Args),
+    /// Modified code, TLB shoot-downs, atomics and kicks on several PEs.
+    Stress(stress::Args),
     /// The generated pages of the book, and the links of all pages.
     Reference(reference::Args),
     /// The rules of architecture §2: arrows, `unsafe`, `cfg(target_arch)`.
@@ -98,6 +101,7 @@ fn main() -> Result<()> {
         Task::Conformance(a) => conformance::run(&a),
         Task::Gdb(a) => gdb::run(&a),
         Task::Linux(a) => linux::run(&a),
+        Task::Stress(a) => stress::run(&a),
         Task::Reference(a) => reference::run(&a),
         Task::Walls => walls::run(),
     }

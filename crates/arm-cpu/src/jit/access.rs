@@ -114,6 +114,9 @@ impl Block<'_> {
             Address::Post => self.write_back(i, i.imm as i32),
             _ => {}
         }
+        if i.rn == SP && matches!(a.address, Address::Pre | Address::Post) {
+            self.sp_aligned = i.imm & 15 == 0;
+        }
         self.a.bind(back);
         true
     }
@@ -137,9 +140,10 @@ impl Block<'_> {
 
     /// Leaves to the slow path where SP is not a multiple of 16: there it is found out whether that matters.
     fn check_sp(&mut self, rn: u8, slow: Label) {
-        if rn != SP {
+        if rn != SP || self.sp_aligned {
             return;
         }
+        self.sp_aligned = true;
         match pin(SP) {
             Some(p) => self.a.test8_i(p, 15),
             None => self.a.test8_i(layout::x(SP), 15),

@@ -522,6 +522,14 @@ impl Asm {
     pub fn stmxcsr(&mut self, m: Mem) {
         self.op(None, false, &[0x0f, 0xae], 3, m.into(), false);
     }
+    /// `mov [m], ah`; the operand's registers are of the lower eight.
+    pub fn store_ah(&mut self, m: Mem) {
+        self.op(None, false, &[0x88], 4, m.into(), false);
+    }
+    /// `mov ah, [m]`.
+    pub fn load_ah(&mut self, m: Mem) {
+        self.op(None, false, &[0x8a], 4, m.into(), false);
+    }
     /// `lahf`.
     pub fn lahf(&mut self) {
         self.byte(0x9f);

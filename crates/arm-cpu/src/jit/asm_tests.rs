@@ -146,6 +146,8 @@ fn the_rest_of_the_forms() {
         (one(|a| a.ldmxcsr(m)), "ldmxcsr [rbp+0x10]"),
         (one(|a| a.stmxcsr(m)), "stmxcsr [rbp+0x10]"),
         (one(|a| a.lahf()), "lahf"),
+        (one(|a| a.store_ah(m)), "mov [rbp+0x10],ah"),
+        (one(|a| a.load_ah(m)), "mov ah,[rbp+0x10]"),
         (one(|a| a.sahf()), "sahf"),
         (one(|a| a.cmc()), "cmc"),
         (one(|a| a.stc()), "stc"),

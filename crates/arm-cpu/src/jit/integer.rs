@@ -96,7 +96,11 @@ impl Block<'_> {
         } else {
             self.a.lea(w, t, Mem::at(n, imm));
         }
+        let aligned = self.sp_aligned && w && i.rn == crate::insn::SP && imm & 15 == 0;
         self.put(i.rd, t);
+        if i.rd == crate::insn::SP {
+            self.sp_aligned = aligned;
+        }
     }
 
     /// `rd = rn op b`, with flags.

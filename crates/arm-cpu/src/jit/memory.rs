@@ -1,9 +1,8 @@
-//! Memory for generated code: one memory file mapped twice, so that no page is ever writable and executable.
+//! Memory for generated code: shared memory mapped twice, so that no page is ever writable and executable.
 
 use std::ptr::NonNull;
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, MprotectFlags, MremapFlags, ProtFlags, mmap_anonymous, mprotect, mremap, munmap};
 
 /// A region of code with a writable and an executable view.
 #[derive(Debug)]
@@ -20,22 +19,35 @@ unsafe impl Send for CodeMemory {}
 impl CodeMemory {
     /// Maps `len` bytes; the host gives pages as they are written.
     pub fn new(len: usize) -> std::io::Result<CodeMemory> {
-        let file = memfd_create("ulna-jit", MemfdFlags::CLOEXEC)?;
-        ftruncate(&file, len as u64)?;
-        let map = |prot| {
-            // SAFETY: a new mapping at an address that the host chooses.
-            let p = unsafe { mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED, &file, 0) }?;
-            NonNull::new(p.cast::<u8>()).ok_or(std::io::Error::from(std::io::ErrorKind::OutOfMemory))
-        };
-        let write = map(ProtFlags::READ | ProtFlags::WRITE)?;
-        let exec = match map(ProtFlags::READ | ProtFlags::EXEC) {
+        let none = || std::io::Error::from(std::io::ErrorKind::OutOfMemory);
+        // Shared and anonymous, for `perf` gives names only to code in anonymous memory.
+        // SAFETY: a new mapping at an address that the host chooses.
+        let write = unsafe {
+            mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)
+        }?;
+        // SAFETY: an old size of 0 maps the same pages of a shared mapping once more (mremap(2)).
+        let exec = unsafe { mremap(write, 0, len, MremapFlags::MAYMOVE) };
+        let exec = exec.and_then(|p| {
+            // SAFETY: the mapping just made, which nobody uses yet.
+            match unsafe { mprotect(p, len, MprotectFlags::READ | MprotectFlags::EXEC) } {
+                Ok(()) => Ok(p),
+                Err(e) => {
+                    // SAFETY: as above.
+                    let _ = unsafe { munmap(p, len) };
+                    Err(e)
+                }
+            }
+        });
+        let exec = match exec {
             Ok(p) => p,
             Err(e) => {
                 // SAFETY: mapped above, of this length, and used by nobody.
-                let _ = unsafe { munmap(write.as_ptr().cast(), len) };
-                return Err(e);
+                let _ = unsafe { munmap(write, len) };
+                return Err(e.into());
             }
         };
+        let write = NonNull::new(write.cast::<u8>()).ok_or_else(none)?;
+        let exec = NonNull::new(exec.cast::<u8>()).ok_or_else(none)?;
         Ok(CodeMemory { write, exec, len, used: 0 })
     }
     /// Bytes used.

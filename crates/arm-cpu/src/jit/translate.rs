@@ -6,7 +6,7 @@ use super::run::{Code, Link, Site};
 use crate::FeatSet;
 use crate::cpu::Cpu;
 use crate::decode::LINES;
-use crate::insn::{Insn, SINK, ZR};
+use crate::insn::{Insn, SINK, SP, ZR};
 
 /// Bytes between the way out of a stale block and its entry: `mov rax, imm64; jmp rel32`.
 const WAY_OUT: u32 = 15;
@@ -59,6 +59,8 @@ pub(super) struct Block<'a> {
     pub mixed: Option<usize>,
     /// Registers whose values are known.
     known: [Option<u64>; 34],
+    /// SP was found to be a multiple of 16, and changed by such only.
+    pub sp_aligned: bool,
     /// DCZID_EL0.
     pub dczid: u64,
     /// Where executions are counted.
@@ -120,6 +122,7 @@ impl Cpu {
             compared: None,
             mixed: None,
             known: [None; 34],
+            sp_aligned: false,
             dczid: self.state.sys(crate::SysReg::DCZID_EL0),
             count,
         };
@@ -221,6 +224,7 @@ impl Block<'_> {
         self.flags_held = false;
         self.zero_above = [super::vregs::ALL; 32];
         if !vector {
+            self.sp_aligned = false;
             self.known = [None; 34];
         }
     }
@@ -399,6 +403,9 @@ impl Block<'_> {
     }
     /// `n` is written: what was known of it is not true any more.
     pub fn forget(&mut self, n: u8) {
+        if n == SP {
+            self.sp_aligned = false;
+        }
         if let Some(k) = self.known.get_mut(usize::from(n)) {
             *k = None;
         }
@@ -411,9 +418,10 @@ impl Block<'_> {
         self.a.flags_dirty = false;
         self.flags_held = true;
         if self.flags_live() {
+            // Byte by byte: reading AX would wait until its halves are put together.
             self.a.lahf();
-            self.a.set(Cc::O, r::RAX);
-            self.a.store(1, layout::FLAGS, r::RAX);
+            self.a.store_ah(layout::FLAGS.plus(1));
+            self.a.set(Cc::O, layout::FLAGS);
         }
     }
 
@@ -422,8 +430,9 @@ impl Block<'_> {
         if self.flags_held && !self.a.flags_dirty {
             return;
         }
-        self.a.load_zx(1, r::RAX, layout::FLAGS);
+        self.a.load_zx(0, r::RAX, layout::FLAGS);
         self.a.alu8_i(Alu::Add, r::RAX, 0x7f);
+        self.a.load_ah(layout::FLAGS.plus(1));
         self.a.sahf();
         self.a.flags_dirty = false;
         self.flags_held = true;

@@ -80,7 +80,7 @@ pub struct RunArgs {
     #[arg(
         long,
         value_enum,
-        default_value = "interp",
+        default_value = "jit",
         value_name = "jit|interp|check",
         hide_possible_values = true
     )]

@@ -1,0 +1,31 @@
+//! Changed code, remapped pages, atomics and kicks on four PEs; `cargo xtask stress` runs it for longer.
+
+use std::time::Duration;
+
+use ulna_arm_cpu::Engine;
+use ulna_conformance::stress::{kick_latency, run};
+
+fn four_pes(engine: Engine, least: u64) {
+    let o = run(engine, 4, Duration::from_millis(1500)).expect("no PE sees what is old");
+    assert!(o.kicks > 100, "{o:?}");
+    assert!(o.rounds.iter().all(|r| *r > least), "{o:?}");
+}
+
+#[test]
+fn nobody_sees_old_code_or_old_pages_when_interpreted() {
+    four_pes(Engine::Interp, 20);
+}
+
+#[test]
+fn nobody_sees_old_code_or_old_pages_when_translated() {
+    four_pes(Engine::Jit, 20);
+}
+
+#[test]
+fn kicks_end_a_loop_soon() {
+    for engine in [Engine::Interp, Engine::Jit] {
+        let times = kick_latency(engine, 200);
+        // `cargo xtask stress` tells the 99th percentile; a machine that is busy with other tests cannot promise it.
+        assert!(times[100] < Duration::from_millis(2), "{engine:?}: {:?}", times[100]);
+    }
+}
