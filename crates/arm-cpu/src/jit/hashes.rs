@@ -4,7 +4,7 @@ use super::asm::{Alu, Shift, r};
 use super::layout::consts;
 use super::translate::{Block, mode};
 use super::vex::{Map, Op as V, Pp, Xmm};
-use super::vregs::{ALL, extract};
+use super::vregs::{ALL, LOW32, extract};
 use crate::decode::Op;
 use crate::insn::Insn;
 
@@ -22,6 +22,9 @@ const fn p38(opcode: u8) -> V {
 const PXOR: V = p(0xef);
 const PANDN: V = p(0xdf);
 const PADDD: V = p(0xfe);
+const PSUBD: V = p(0xfa);
+const POR: V = p(0xeb);
+const PSHUFD: V = p(0x70);
 const AESENC: V = p38(0xdc);
 const AESENCLAST: V = p38(0xdd);
 const AESDEC: V = p38(0xde);
@@ -96,8 +99,69 @@ impl Block<'_> {
                 self.a.v3(PXOR, t, X0, n);
                 self.v_put(i.rd, t, ALL);
             }
-            _ => return self.sha256(i),
+            SHA1H => {
+                let n = self.v_low(i.rn, LOW32, X0);
+                self.rotate(X0, n, X1, 30);
+                self.v_put(i.rd, X0, LOW32);
+            }
+            SHA1SU0 => {
+                let n = self.vx(i.rn, X0);
+                let d = self.v(i.rd);
+                self.a.v3i(PALIGNR, X0, n, d, 8);
+                let m = self.v(i.rm);
+                self.a.v3(PXOR, X0, X0, d);
+                self.a.v3(PXOR, X0, X0, m);
+                self.v_put(i.rd, X0, ALL);
+            }
+            SHA1SU1 => {
+                let n = self.vx(i.rn, X0);
+                self.a.v_shift(0x73, 3, X0, n, 4);
+                let d = self.v(i.rd);
+                self.a.v3(PXOR, X0, X0, d);
+                self.rotate(X0, X0, X1, 1);
+                // The last word also depends on the first one of the result.
+                self.a.v_shift(0x73, 7, X2, X0, 12);
+                self.rotate(X2, X2, X1, 1);
+                self.a.v3(PXOR, X0, X0, X2);
+                self.v_put(i.rd, X0, ALL);
+            }
+            _ => return self.sha256(i) || self.sha1(i),
         }
+        true
+    }
+
+    /// `to` = words of `from` rotated left.
+    fn rotate(&mut self, to: Xmm, from: Xmm, scratch: Xmm, n: u8) {
+        self.a.v_shift(0x72, 2, scratch, from, 32 - n);
+        self.a.v_shift(0x72, 6, to, from, n);
+        self.a.v3(POR, to, to, scratch);
+    }
+
+    /// Four rounds of SHA-1 by the host's instruction, which has the first word on top, adds the constants itself and
+    /// takes E with the first word of the schedule.
+    fn sha1(&mut self, i: &Insn) -> bool {
+        use Op::*;
+        let kind = match i.op {
+            SHA1C => 0,
+            SHA1P => 1,
+            SHA1M => 2,
+            _ => return false,
+        };
+        if !self.host_sha {
+            return false;
+        }
+        let m = self.v(i.rm);
+        self.a.v2i(PSHUFD, X1, m, 0x1b);
+        self.a.v3(PSUBD, X1, X1, consts::SHA1[usize::from(kind)]);
+        let n = self.vx(i.rn, X2);
+        self.a.v_shift(0x73, 7, X2, n, 12);
+        self.a.v3(PADDD, X1, X1, X2);
+        let d = self.v(i.rd);
+        self.a.v2i(PSHUFD, X0, d, 0x1b);
+        self.a.op(None, false, &[0x0f, 0x3a, 0xcc], X0.0, X1.into(), false);
+        self.a.byte(kind);
+        self.a.v2i(PSHUFD, X0, X0, 0x1b);
+        self.v_put(i.rd, X0, ALL);
         true
     }
 

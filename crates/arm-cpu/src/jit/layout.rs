@@ -125,6 +125,16 @@ pub mod consts {
     pub const SIGN_S: Mem = c(21);
     /// The sign, double.
     pub const SIGN_D: Mem = c(22);
+    /// 2^30, single and double.
+    pub const TWO30: [Mem; 2] = [c(23), c(24)];
+    /// 2^62, single and double.
+    pub const TWO62: [Mem; 2] = [c(25), c(26)];
+    /// A half, single and double.
+    pub const HALF: [Mem; 2] = [c(27), c(28)];
+    /// One, single and double.
+    pub const ONE: [Mem; 2] = [c(29), c(30)];
+    /// What SHA-1 adds in each quarter of its rounds.
+    pub const SHA1: [Mem; 3] = [c(31), c(32), c(33)];
 }
 
 /// Fields of the local monitor.

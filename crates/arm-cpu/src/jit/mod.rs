@@ -55,6 +55,8 @@ mod vector;
 #[cfg(target_arch = "x86_64")]
 mod vector_fp;
 #[cfg(target_arch = "x86_64")]
+mod vector_fp_convert;
+#[cfg(target_arch = "x86_64")]
 mod vector_more;
 #[cfg(target_arch = "x86_64")]
 pub mod vex;
@@ -91,7 +93,7 @@ pub(crate) const JUMP_ENTRIES: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Hot {
     /// Constants of vector instructions.
-    pub consts: [u128; 23],
+    pub consts: [u128; 34],
     /// Fuel when not in its register.
     pub fuel: i64,
     /// Fetch contexts by half of the address space, shifted above the address.
@@ -142,6 +144,9 @@ const CRC_QUOTIENT: u64 = {
 impl Default for Hot {
     fn default() -> Self {
         let all = |v: u64| u128::from(v) << 64 | u128::from(v);
+        let words = |v: u32| all(u64::from(v) << 32 | u64::from(v));
+        let single = |v: f32| words(v.to_bits());
+        let double = |v: f64| all(v.to_bits());
         // The order of bytes that swaps groups of `from` bytes within `to`.
         let reverse = |from: u8, to: u8| {
             u128::from_le_bytes(std::array::from_fn(|n| {
@@ -180,6 +185,17 @@ impl Default for Hot {
                 all(0x0000_00ff_0000_00ff),
                 all(0x8000_0000_8000_0000),
                 all(0x8000_0000_0000_0000),
+                single(1073741824.0),
+                double(1073741824.0),
+                single(4611686018427387904.0),
+                double(4611686018427387904.0),
+                single(0.5),
+                double(0.5),
+                single(1.0),
+                double(1.0),
+                words(0x5a82_7999),
+                words(0x6ed9_eba1),
+                words(0x8f1b_bcdc),
             ],
             fuel: 0,
             fetch: [0; 2],

@@ -5,9 +5,10 @@
 //! smallest normal magnitude where rounding may have made it: the host finds tininess after rounding, Arm before.
 //! FPSR's cumulative bits gather in MXCSR and are moved when Rust code runs.
 
-use super::asm::{Alu, Cc, Label, Mem, Rm, r};
-use super::layout::{self, consts};
+use super::asm::{Cc, Label, Mem, Rm, r};
+use super::layout::consts;
 use super::translate::{Block, mode};
+use super::vector_fp_convert::Rounding;
 use super::vex::{Map, Op as V, Pp, Xmm};
 use super::vregs::{ALL, LOW32, LOW64};
 use crate::decode::Op;
@@ -20,7 +21,7 @@ const X3: Xmm = Xmm(3);
 
 /// Width of the elements.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Width {
+pub(super) enum Width {
     Single,
     Double,
 }
@@ -28,7 +29,7 @@ use Width::{Double, Single};
 
 /// What a result is looked at for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Check {
+pub(super) enum Check {
     /// A NaN.
     Nan,
     /// A NaN, or the smallest normal magnitude.
@@ -37,20 +38,20 @@ enum Check {
 
 /// A vector register is loaded as this many bits.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Lanes {
+pub(super) enum Lanes {
     One(Width),
     Low64(Width),
     All(Width),
 }
 
 impl Lanes {
-    fn width(self) -> Width {
+    pub(super) fn width(self) -> Width {
         match self {
             Lanes::One(w) | Lanes::Low64(w) | Lanes::All(w) => w,
         }
     }
     /// From which bit on there are zeros.
-    fn bits(self) -> u8 {
+    pub(super) fn bits(self) -> u8 {
         match self {
             Lanes::One(Single) => LOW32,
             Lanes::One(Double) | Lanes::Low64(_) => LOW64,
@@ -58,7 +59,7 @@ impl Lanes {
         }
     }
     /// The prefix of an arithmetic instruction.
-    fn pp(self) -> Pp {
+    pub(super) fn pp(self) -> Pp {
         match self {
             Lanes::One(Single) => Pp::F3,
             Lanes::One(Double) => Pp::F2,
@@ -74,43 +75,16 @@ impl Lanes {
 }
 
 const VMOVQ: V = V(Pp::F3, Map::M0F, false, 0x7e);
-const ADD: u8 = 0x58;
+pub(super) const ADD: u8 = 0x58;
 const MUL: u8 = 0x59;
-const SUB: u8 = 0x5c;
+pub(super) const SUB: u8 = 0x5c;
 const MIN: u8 = 0x5d;
 const DIV: u8 = 0x5e;
 const MAX: u8 = 0x5f;
 const SQRT: u8 = 0x51;
 
-fn ps(opcode: u8) -> V {
+pub(super) fn ps(opcode: u8) -> V {
     V(Pp::None, Map::M0F, false, opcode)
-}
-
-/// The condition that an instruction looks at.
-fn condition_of(i: &Insn) -> Option<u8> {
-    use Op::*;
-    match i.op {
-        B_cond | BC_cond => Some(i.rd & 15),
-        CSEL | CSINC | CSINV | CSNEG | FCSEL_s | FCSEL_d => Some(i.bits(12, 4) as u8),
-        _ => None,
-    }
-}
-
-/// A condition of the guest by EFLAGS after a comparison of the host, perhaps of swapped operands.
-fn direct(cond: u8, swapped: bool) -> Option<Cc> {
-    Some(match (cond, swapped) {
-        (12, false) => Cc::A,
-        (13, false) => Cc::Be,
-        (10, false) => Cc::Ae,
-        (11, false) => Cc::B,
-        (6, _) => Cc::P,
-        (7, _) => Cc::Np,
-        (3 | 4, true) => Cc::A,
-        (2 | 5, true) => Cc::Be,
-        (8, true) => Cc::B,
-        (9, true) => Cc::Ae,
-        _ => return None,
-    })
 }
 
 impl Block<'_> {
@@ -211,6 +185,30 @@ impl Block<'_> {
             SCVTF_rd => self.int_to_float(i, Double, true),
             UCVTF_rs => self.int_to_float(i, Single, false),
             UCVTF_rd => self.int_to_float(i, Double, false),
+            FCCMP_s => self.compare_if(i, Single, 0x2e),
+            FCCMP_d => self.compare_if(i, Double, 0x2e),
+            FCCMPE_s => self.compare_if(i, Single, 0x2f),
+            FCCMPE_d => self.compare_if(i, Double, 0x2f),
+            FRINTA_s => self.round_away(i, Single),
+            FRINTA_d => self.round_away(i, Double),
+            FCVTAS_rs => self.rounded_to_int(i, Single, Rounding::Away, true),
+            FCVTAS_rd => self.rounded_to_int(i, Double, Rounding::Away, true),
+            FCVTAU_rs => self.rounded_to_int(i, Single, Rounding::Away, false),
+            FCVTAU_rd => self.rounded_to_int(i, Double, Rounding::Away, false),
+            FCVTNS_rs => self.rounded_to_int(i, Single, Rounding::By(0), true),
+            FCVTNS_rd => self.rounded_to_int(i, Double, Rounding::By(0), true),
+            FCVTNU_rs => self.rounded_to_int(i, Single, Rounding::By(0), false),
+            FCVTNU_rd => self.rounded_to_int(i, Double, Rounding::By(0), false),
+            FCVTMS_rs => self.rounded_to_int(i, Single, Rounding::By(1), true),
+            FCVTMS_rd => self.rounded_to_int(i, Double, Rounding::By(1), true),
+            FCVTMU_rs => self.rounded_to_int(i, Single, Rounding::By(1), false),
+            FCVTMU_rd => self.rounded_to_int(i, Double, Rounding::By(1), false),
+            FCVTPS_rs => self.rounded_to_int(i, Single, Rounding::By(2), true),
+            FCVTPS_rd => self.rounded_to_int(i, Double, Rounding::By(2), true),
+            FCVTPU_rs => self.rounded_to_int(i, Single, Rounding::By(2), false),
+            FCVTPU_rd => self.rounded_to_int(i, Double, Rounding::By(2), false),
+            FCVTZU_rs => self.rounded_to_int(i, Single, Rounding::By(3), false),
+            FCVTZU_rd => self.rounded_to_int(i, Double, Rounding::By(3), false),
             FCVTZS_rs => self.float_to_int(i, Single),
             FCVTZS_rd => self.float_to_int(i, Double),
             SCVTF_ss => self.lane_to_float(i, Single),
@@ -258,27 +256,27 @@ impl Block<'_> {
     }
 
     /// A register's lanes with zeros above them, for reading.
-    fn lanes(&mut self, x: Xmm, n: u8, l: Lanes) -> Xmm {
+    pub(super) fn lanes(&mut self, x: Xmm, n: u8, l: Lanes) -> Xmm {
         self.v_low(n, l.bits(), x)
     }
 
     /// The same as a copy in `x`.
-    fn lanes_in(&mut self, x: Xmm, n: u8, l: Lanes) {
+    pub(super) fn lanes_in(&mut self, x: Xmm, n: u8, l: Lanes) {
         self.v_copy(x, n, l.bits());
     }
 
     /// A register as a second operand, loaded where what stands above its lanes would take part.
-    fn operand(&mut self, x: Xmm, n: u8, l: Lanes) -> Rm {
+    pub(super) fn operand(&mut self, x: Xmm, n: u8, l: Lanes) -> Rm {
         if matches!(l, Lanes::Low64(_)) { self.lanes(x, n, l).into() } else { self.v(n) }
     }
 
     /// Writes a result that has zeros above its lanes.
-    fn result_out(&mut self, n: u8, x: Xmm, l: Lanes) {
+    pub(super) fn result_out(&mut self, n: u8, x: Xmm, l: Lanes) {
         self.v_put(n, x, l.bits());
     }
 
     /// Goes to the slow path unless the result in `x` may stand. Uses X3 and RAX.
-    fn check(&mut self, x: Xmm, l: Lanes, check: Check, slow: Label) {
+    pub(super) fn check(&mut self, x: Xmm, l: Lanes, check: Check, slow: Label) {
         let (abs, least) = match l.width() {
             Single => (consts::ABS_S, consts::LEAST_S),
             Double => (consts::ABS_D, consts::LEAST_D),
@@ -431,237 +429,6 @@ impl Block<'_> {
         self.a.bind(done);
         self.result_out(i.rd, X0, l);
         self.a.bind(back);
-    }
-
-    /// FCMP, FCMPE: NZCV is 0110 equal, 1000 less, 0010 greater, 0011 unordered. Where the next instruction looks at a
-    /// condition that the host has for the comparison, or for the one with operands swapped, it uses EFLAGS.
-    fn compare(&mut self, i: &Insn, w: Width, opcode: u8, zero: bool) {
-        let pp = if w == Double { Pp::P66 } else { Pp::None };
-        let next = self.ahead(1).and_then(condition_of);
-        let direct = next.and_then(|c| direct(c, false).map(|_| false).or(direct(c, true).map(|_| true)));
-        let swapped = direct == Some(true);
-        let (n, m) = (i.rn, i.rm);
-        if zero {
-            self.a.v3(ps(0x57), X1, X1, X1);
-        }
-        if swapped {
-            let m = if zero { X1 } else { self.vx(m, X1) };
-            let n = self.v(n);
-            self.a.v2(V(pp, Map::M0F, false, opcode), m, n);
-        } else {
-            let n = self.vx(n, X0);
-            let m = if zero { X1.into() } else { self.v(m) };
-            self.a.v2(V(pp, Map::M0F, false, opcode), n, m);
-        }
-        self.a.flags_dirty = false;
-        self.flags_held = false;
-        self.compared = direct.map(|swapped| (self.at, swapped));
-        if self.comparison_live(direct.is_some()) {
-            self.a.lahf();
-            self.a.mov_ah(r::RDX);
-            let table = layout::COMPARED[usize::from(swapped)];
-            self.a.load_zx(1, r::RAX, Mem { index: Some((r::RDX, 1)), ..table });
-            self.a.store(1, layout::FLAGS, r::RAX);
-        }
-    }
-
-    /// Will somebody look at the flags in memory?
-    fn comparison_live(&self, direct: bool) -> bool {
-        use super::flags::{Use, use_of};
-        for n in 1.. {
-            let Some(i) = self.ahead(n) else { return true };
-            match use_of(i) {
-                Use::Sets => return false,
-                Use::Nothing => {}
-                Use::Reads if n == 1 && direct => {}
-                _ => return true,
-            }
-        }
-        true
-    }
-
-    /// The condition of the host, when the instruction before was a comparison that left it in EFLAGS.
-    pub fn compared_for(&self, cond: u8) -> Option<Cc> {
-        let (at, swapped) = self.compared?;
-        if at + 1 != self.at || self.a.flags_dirty { None } else { direct(cond, swapped) }
-    }
-
-    fn round(&mut self, i: &Insn, w: Width, imm: u8) {
-        let l = Lanes::One(w);
-        let (slow, back) = self.slow_path(i);
-        let n = self.lanes(X0, i.rn, l);
-        let opcode = if w == Double { 0x0b } else { 0x0a };
-        self.a.v3i(V(Pp::P66, Map::M0F3A, false, opcode), X0, n, n, imm);
-        self.check(X0, l, Check::Nan, slow);
-        self.result_out(i.rd, X0, l);
-        self.a.bind(back);
-    }
-
-    fn round_all(&mut self, i: &Insn, l: Lanes, imm: u8) {
-        let (slow, back) = self.slow_path(i);
-        let n = self.lanes(X0, i.rn, l);
-        let opcode = if l.width() == Double { 0x09 } else { 0x08 };
-        self.a.v2i(V(Pp::P66, Map::M0F3A, false, opcode), X0, n, imm);
-        self.check(X0, l, Check::Nan, slow);
-        self.result_out(i.rd, X0, l);
-        self.a.bind(back);
-    }
-
-    /// FCMEQ and the like: masks by `vcmpps` with this predicate, perhaps of swapped operands. Unordered is false; FCMEQ
-    /// is quiet.
-    fn mask(&mut self, i: &Insn, l: Lanes, predicate: u8, swap: bool, zero: bool) {
-        let op = V(l.pp(), Map::M0F, false, 0xc2);
-        let n = self.lanes(X0, i.rn, l);
-        let m = if zero {
-            self.a.v3(ps(0x57), X1, X1, X1);
-            X1
-        } else {
-            self.lanes(X1, i.rm, l)
-        };
-        let (a, b) = if swap { (m, n) } else { (n, m) };
-        self.a.v3i(op, X0, a, b, predicate);
-        self.v_put_low(i.rd, X0, l.bits());
-    }
-
-    /// FABD.
-    fn difference(&mut self, i: &Insn, l: Lanes) {
-        let (slow, back) = self.slow_path(i);
-        let n = self.lanes(X0, i.rn, l);
-        let m = self.operand(X1, i.rm, l);
-        self.a.v3(V(l.pp(), Map::M0F, false, SUB), X0, n, m);
-        self.check(X0, l, Check::Nan, slow);
-        self.a.v3(ps(0x54), X0, X0, if l.width() == Double { consts::ABS_D } else { consts::ABS_S });
-        self.result_out(i.rd, X0, l);
-        self.a.bind(back);
-    }
-
-    /// Larger or smaller in each lane: NaNs, and zeros of both signs, go to the slow path. The host gives the second
-    /// operand for these, and the results of both orders differ just then.
-    fn extremes(&mut self, i: &Insn, l: Lanes, opcode: u8) {
-        let (slow, back) = self.slow_path(i);
-        let op = V(l.pp(), Map::M0F, false, opcode);
-        let n = self.lanes(X0, i.rn, l);
-        let m = self.lanes(X1, i.rm, l);
-        // Unordered, quiet: the host's instruction would find quiet NaNs invalid.
-        self.a.v3i(V(l.pp(), Map::M0F, false, 0xc2), X3, n, m, 3);
-        self.a.v2(V(Pp::P66, Map::M0F38, false, 0x17), X3, X3);
-        self.a.flags_dirty = true;
-        self.a.jcc(Cc::Ne, slow);
-        self.a.v3(op, X2, n, m);
-        self.a.v3(op, X3, m, n);
-        self.a.v3(ps(0x57), X3, X3, X2);
-        self.a.v2(V(Pp::P66, Map::M0F38, false, 0x17), X3, X3);
-        self.a.flags_dirty = true;
-        self.a.jcc(Cc::Ne, slow);
-        self.result_out(i.rd, X2, l);
-        self.a.bind(back);
-    }
-
-    /// FCVTZS of vectors of singles: what does not fit becomes the most negative number, which goes to the slow path.
-    fn floats_to_ints(&mut self, i: &Insn, l: Lanes) {
-        let (slow, back) = self.slow_path(i);
-        let n = self.lanes(X0, i.rn, l);
-        self.a.v2(V(Pp::F3, Map::M0F, false, 0x5b), X0, n);
-        self.a.v3(V(Pp::P66, Map::M0F, false, 0x76), X3, X0, consts::SIGN_S);
-        self.a.v2(V(Pp::P66, Map::M0F38, false, 0x17), X3, X3);
-        self.a.flags_dirty = true;
-        self.a.jcc(Cc::Ne, slow);
-        self.result_out(i.rd, X0, l);
-        self.a.bind(back);
-    }
-
-    /// FCVTZS of a scalar in a vector register.
-    fn lane_to_int(&mut self, i: &Insn, from: Width) {
-        let w = from == Double;
-        let (slow, back) = self.slow_path(i);
-        let n = self.v(i.rn);
-        self.a.gpr_v(V(Lanes::One(from).pp(), Map::M0F, w, 0x2c), r::RAX, n);
-        self.a.alu_i(Alu::Cmp, w, r::RAX, 1);
-        self.a.jcc(Cc::O, slow);
-        let t = self.v_target(i.rd, X0);
-        self.a.v_gpr(V(Pp::P66, Map::M0F, w, 0x6e), t, r::RAX);
-        self.result_out(i.rd, t, Lanes::One(from));
-        self.a.bind(back);
-    }
-
-    /// FCVTL, FCVTL2 from single to double.
-    fn widen(&mut self, i: &Insn) {
-        let (slow, back) = self.slow_path(i);
-        let n = if i.bit(30) { self.v_upper(i.rn, X0) } else { self.v(i.rn) };
-        self.a.v2(ps(0x5a), X0, n);
-        self.check(X0, Lanes::All(Double), Check::Nan, slow);
-        self.result_out(i.rd, X0, Lanes::All(Double));
-        self.a.bind(back);
-    }
-
-    /// Between single and double.
-    fn convert(&mut self, i: &Insn, from: Width) {
-        let (slow, back) = self.slow_path(i);
-        let l = Lanes::One(from);
-        self.lanes_in(X0, i.rn, l);
-        self.a.v3(V(l.pp(), Map::M0F, false, 0x5a), X0, X0, X0);
-        if from == Double {
-            // What stands above came from the double's upper half.
-            self.a.v3(ps(0x57), X1, X1, X1);
-            self.a.v3i(V(Pp::P66, Map::M0F3A, false, 0x0c), X0, X1, X0, 1);
-            self.check(X0, Lanes::One(Single), Check::Tiny, slow);
-            self.result_out(i.rd, X0, Lanes::One(Single));
-        } else {
-            self.a.v2(VMOVQ, X0, X0);
-            self.check(X0, Lanes::One(Double), Check::Nan, slow);
-            self.result_out(i.rd, X0, Lanes::One(Double));
-        }
-        self.a.bind(back);
-    }
-
-    fn int_to_float(&mut self, i: &Insn, to: Width, signed: bool) {
-        let w = i.bit(31);
-        let (slow, back) = self.slow_path(i);
-        let wide = w || !signed;
-        let n = if signed {
-            self.rm(i.rn)
-        } else {
-            self.get_into(w, r::RAX, i.rn);
-            if w {
-                self.a.test(true, r::RAX, r::RAX);
-                self.a.jcc(Cc::S, slow);
-            }
-            r::RAX.into()
-        };
-        self.a.v3(ps(0x57), X0, X0, X0);
-        let pp = if to == Double { Pp::F2 } else { Pp::F3 };
-        self.a.v3_gpr(V(pp, Map::M0F, wide, 0x2a), X0, X0, n);
-        self.result_out(i.rd, X0, Lanes::One(to));
-        self.a.bind(back);
-    }
-
-    /// FCVTZS to a general-purpose register; what does not fit goes to the slow path.
-    fn float_to_int(&mut self, i: &Insn, from: Width) {
-        let w = i.bit(31);
-        let (slow, back) = self.slow_path(i);
-        let pp = if from == Double { Pp::F2 } else { Pp::F3 };
-        let n = self.v(i.rn);
-        self.a.gpr_v(V(pp, Map::M0F, w, 0x2c), r::RAX, n);
-        self.a.alu_i(Alu::Cmp, w, r::RAX, 1);
-        self.a.jcc(Cc::O, slow);
-        if i.rd != crate::insn::ZR {
-            self.put(i.rd, r::RAX);
-        }
-        self.a.bind(back);
-    }
-
-    fn lane_to_float(&mut self, i: &Insn, w: Width) {
-        self.v_element(r::RAX, i.rn, if w == Double { 3 } else { 2 }, 0);
-        self.a.v3(ps(0x57), X0, X0, X0);
-        let pp = if w == Double { Pp::F2 } else { Pp::F3 };
-        self.a.v3_gpr(V(pp, Map::M0F, w == Double, 0x2a), X0, X0, r::RAX);
-        self.result_out(i.rd, X0, Lanes::One(w));
-    }
-
-    fn ints_to_floats(&mut self, i: &Insn, l: Lanes) {
-        let n = self.lanes(X0, i.rn, l);
-        self.a.v2(ps(0x5b), X0, n);
-        self.result_out(i.rd, X0, l);
     }
 
     /// FCSEL, and moves that need no arithmetic.

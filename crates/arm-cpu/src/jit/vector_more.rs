@@ -1,7 +1,7 @@
 //! Advanced SIMD across lanes: pairs, sums, narrowing, widening, products, orders of bytes, tables; loads and stores of
 //! structures.
 
-use super::asm::{Alu, r};
+use super::asm::{Alu, Cc, r};
 use super::layout::consts;
 use super::translate::{Block, mode};
 use super::vex::{Map, Op as V, Pp, Xmm};
@@ -231,9 +231,101 @@ impl Block<'_> {
                     }
                 }
             }
+            SQADD_v | UQADD_v | SQSUB_v | UQSUB_v if size < 2 => {
+                // Only what saturates differs from the usual sum, and must set QC.
+                let at = match i.op {
+                    SQADD_v => [0xec, 0xed, 0xfc, 0xfd],
+                    UQADD_v => [0xdc, 0xdd, 0xfc, 0xfd],
+                    SQSUB_v => [0xe8, 0xe9, 0xf8, 0xf9],
+                    _ => [0xd8, 0xd9, 0xf8, 0xf9],
+                };
+                let bits = if q { ALL } else { LOW64 };
+                let (slow, back) = self.slow_path(i);
+                let n = self.v_low(i.rn, bits, X0);
+                let m = self.v_low(i.rm, bits, X1);
+                self.a.v3(p(at[size]), X2, n, m);
+                self.a.v3(p(at[size + 2]), X3, n, m);
+                self.same_or(X2, X3, slow);
+                self.v_put(i.rd, X2, bits);
+                self.a.bind(back);
+            }
+            SQXTN_v | SQXTUN_v | UQXTN_v if size < 2 => {
+                let (slow, back) = self.slow_path(i);
+                let n = self.vx(i.rn, X0);
+                // The host's instructions take signed numbers, so UQXTN's above the signed ones go the slow way.
+                let unsigned = i.op != SQXTN_v;
+                let pack = match (size, unsigned) {
+                    (0, false) => p(0x63),
+                    (0, true) => PACKUSWB,
+                    (_, false) => p(0x6b),
+                    (_, true) => PACKUSDW,
+                };
+                self.a.v3(pack, X2, n, n);
+                self.a.v2(widen(size, unsigned), X3, X2);
+                self.same_or(X3, n, slow);
+                if q {
+                    let old = self.vx(i.rd, X1);
+                    self.a.v3(UNPACK_LOW64, X2, old, X2);
+                    self.v_put(i.rd, X2, ALL);
+                } else {
+                    self.v_put_low(i.rd, X2, LOW64);
+                }
+                self.a.bind(back);
+            }
+            SQRDMULH_v if size == 1 => {
+                let (slow, back) = self.slow_path(i);
+                let bits = if q { ALL } else { LOW64 };
+                let n = self.v_low(i.rn, bits, X0);
+                let m = self.v_low(i.rm, bits, X1);
+                self.a.v3(p38(0x0b), X2, n, m);
+                // The one product that does not fit comes out as the most negative number, and nothing else does.
+                self.a.v2(p(0x6f), X3, consts::ONES);
+                self.a.v_shift(0x71, 6, X3, X3, 15);
+                self.a.v3(p(0x75), X3, X3, X2);
+                self.a.v2(p38(0x17), X3, X3);
+                self.a.flags_dirty = true;
+                self.a.jcc(Cc::Ne, slow);
+                self.v_put(i.rd, X2, bits);
+                self.a.bind(back);
+            }
+            SSHR_v if size == 3 => {
+                // ((n ^ sign) >> s) - (sign >> s)
+                let n = self.vx(i.rn, X0);
+                self.a.v3(PXOR, X0, n, consts::SIGN_D);
+                self.a.v2(p(0x6f), X1, consts::SIGN_D);
+                let by = (i.imm as u8).min(63);
+                self.a.v_shift(0x73, 2, X0, X0, by);
+                self.a.v_shift(0x73, 2, X1, X1, by);
+                self.a.v3(PSUB[3], X0, X0, X1);
+                self.v_put_low(i.rd, X0, if q { ALL } else { LOW64 });
+            }
+            MUL_v | MLA_v | MLS_v if size == 0 => {
+                // Bytes as halfwords: the odd ones from above.
+                let (n, m) = self.pair_in(i);
+                self.a.v_shift(0x71, 2, X2, n, 8);
+                self.a.v_shift(0x71, 2, X3, m, 8);
+                self.a.v3(p(0xd5), X2, X2, X3);
+                self.a.v_shift(0x71, 6, X2, X2, 8);
+                self.a.v3(p(0xd5), X0, n, m);
+                self.a.v3(PAND, X0, X0, consts::LOW_B);
+                self.a.v3(POR, X1, X0, X2);
+                if i.op != MUL_v {
+                    let old = self.vx(i.rd, X0);
+                    self.a.v3(if i.op == MLA_v { PADD[0] } else { PSUB[0] }, X1, old, X1);
+                }
+                self.v_put_low(i.rd, X1, if q { ALL } else { LOW64 });
+            }
             _ => return self.structures(i),
         }
         true
+    }
+
+    /// To the slow path unless both are the same. Uses X3.
+    fn same_or(&mut self, a: Xmm, b: Xmm, slow: super::asm::Label) {
+        self.a.v3(PXOR, X3, a, b);
+        self.a.v2(p38(0x17), X3, X3);
+        self.a.flags_dirty = true;
+        self.a.jcc(Cc::Ne, slow);
     }
 
     fn put_true(&mut self, rd: u8, x: Xmm) -> bool {
