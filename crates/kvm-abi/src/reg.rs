@@ -80,6 +80,8 @@ impl RegId {
     }
     /// KVM_REG_ARM_PSCI_VERSION.
     pub const PSCI_VERSION: RegId = RegId(ARM64 | SIZE_U64 | GROUP_FW);
+    /// SDEI_VERSION.
+    pub const SDEI_VERSION: RegId = RegId(ARM64 | SIZE_U64 | GROUP_SDEI);
     /// Size in bytes.
     pub const fn size(self) -> usize {
         1 << (self.0 >> 52 & 0xf)

@@ -158,6 +158,7 @@ impl Board {
             cpus: &mpidrs[..config.cpus as usize],
             gic: gic_tree,
             psci: config.services.word("psci"),
+            sdei: config.services.sdei(),
             pmu,
             virtio: &virtio,
             cmdline: &config.cmdline,

@@ -17,6 +17,9 @@ const LEVEL_HIGH: u32 = 4;
 
 /// KEY_POWER of Linux's input event codes, which the gpio-keys binding uses.
 const KEY_POWER: u32 = 116;
+/// SDEI's event that the host raises (seed-systems.md §3.6).
+const HOST_NMI: u32 = 0x4075_6c00;
+
 /// The GPIO line of the power key.
 pub const POWER_KEY_LINE: u8 = 3;
 
@@ -45,6 +48,8 @@ pub struct Tree<'a> {
     pub gic: GicTree,
     /// The version of PSCI, if it was chosen.
     pub psci: Option<&'static str>,
+    /// Whether there is SDEI.
+    pub sdei: bool,
     /// Whether the vCPUs have performance monitors.
     pub pmu: bool,
     /// virtio-mmio slots in use.
@@ -74,6 +79,9 @@ impl Tree<'_> {
         self.memory(&mut fdt)?;
         self.cpus(&mut fdt)?;
         psci(&mut fdt, self.psci)?;
+        if self.sdei {
+            sdei(&mut fdt)?;
+        }
         self.gic(&mut fdt)?;
         self.timer(&mut fdt)?;
         if self.pmu {
@@ -233,6 +241,17 @@ fn psci(fdt: &mut FdtWriter, version: Option<&str>) -> Result<(), Error> {
     fdt.end_node(node)
 }
 
+/// Linux's binding `firmware/sdei`, and the event that `ulna ctl VM nmi` raises.
+fn sdei(fdt: &mut FdtWriter) -> Result<(), Error> {
+    let firmware = fdt.begin_node("firmware")?;
+    let node = fdt.begin_node("sdei")?;
+    fdt.property_string("compatible", "arm,sdei-1.0")?;
+    fdt.property_string("method", "hvc")?;
+    fdt.property_u32("ulna,nmi-event", HOST_NMI)?;
+    fdt.end_node(node)?;
+    fdt.end_node(firmware)
+}
+
 /// Both banks are one node, two 16-bit devices side by side in each.
 fn flash(fdt: &mut FdtWriter) -> Result<(), Error> {
     let node = fdt.begin_node(&format!("flash@{:x}", layout::FLASH.start))?;
@@ -327,6 +346,7 @@ mod tests {
             cpus,
             gic: GicTree::V3 { redistributors: layout::redistributors(4, 0x6000_0000), its: true },
             psci: None,
+            sdei: true,
             pmu: true,
             virtio: &[0, 31],
             cmdline: "console=ttyAMA0 quiet",
@@ -390,6 +410,8 @@ mod tests {
         assert_eq!(cells(get(&all, "/cpus/cpu@1", "reg")), [1]);
         assert_eq!(get(&all, "/cpus/cpu@1", "enable-method"), b"psci\0");
         assert_eq!(get(&all, "/psci", "method"), b"hvc\0");
+        assert_eq!(get(&all, "/firmware/sdei", "compatible"), b"arm,sdei-1.0\0");
+        assert_eq!(get(&all, "/firmware/sdei", "method"), b"hvc\0");
         assert_eq!(get(&all, "/intc@8000000", "compatible"), b"arm,gic-v3\0");
         assert_eq!(
             cells(get(&all, "/intc@8000000", "reg")),

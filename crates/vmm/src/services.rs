@@ -5,7 +5,7 @@
 use crate::error::Error;
 use std::fmt;
 use std::str::FromStr;
-use ulna_kvm_backend::abi::{SmcccFilter, cap, vcpu_feature};
+use ulna_kvm_backend::abi::{SmcccFilter, cap, private, vcpu_feature};
 use ulna_kvm_backend::{Errno, RegId, Vcpu, Vm};
 
 /// A service.
@@ -52,6 +52,8 @@ const STD_HYP: RegId = RegId::fw_feat(1);
 const VENDOR_HYP: RegId = RegId::fw_feat(2);
 const VENDOR_HYP_2: RegId = RegId::fw_feat(3);
 
+const SDEI: Effect = Effect::Capability(private::CAP_SDEI, [0; 4]);
+
 const fn choice(word: &'static str, effects: &'static [Effect]) -> Choice {
     Choice { word, since: (0, 0), effects }
 }
@@ -60,7 +62,8 @@ const fn psci(word: &'static str, since: (u16, u16), effects: &'static [Effect])
     Choice { word, since, effects }
 }
 
-/// All services. What is not chosen stays as KVM has it: everything on, PSCI at its newest, no place for stolen time.
+/// All services. What is not chosen stays as KVM has it: everything on, PSCI at its newest, no place for stolen time, no
+/// SDEI.
 pub const SERVICES: &[Service] = &[
     Service {
         name: "psci",
@@ -101,6 +104,15 @@ pub const SERVICES: &[Service] = &[
         choices: &[
             choice("on", &[Effect::Set(VENDOR_HYP, 2)]),
             choice("off", &[Effect::Clear(VENDOR_HYP, 2)]),
+        ],
+    },
+    Service {
+        name: "sdei",
+        what: "events that interrupt whatever the guest does, NMIs among them (ulna's own: off unless asked for)",
+        choices: &[
+            choice("1.0", &[SDEI, Effect::Register(RegId::SDEI_VERSION, 0x1_0000)]),
+            choice("1.1", &[SDEI, Effect::Register(RegId::SDEI_VERSION, 0x1_0001)]),
+            choice("off", &[]),
         ],
     },
 ];
@@ -188,6 +200,11 @@ impl Services {
     pub(crate) fn without(&self) -> u32 {
         let bit = |e: &Effect| if let Effect::WithoutFeature(n) = e { 1 << n } else { 0 };
         self.effects().fold(0, |all, (_, e)| all | bit(e))
+    }
+
+    /// Has the guest SDEI?
+    pub(crate) fn sdei(&self) -> bool {
+        self.effects().any(|(_, e)| *e == SDEI)
     }
 
     /// Do vCPUs have structures of stolen time?
@@ -300,13 +317,16 @@ mod tests {
         assert!(s.stolen_time());
         assert_eq!(s.to_string(), "psci=1.3,trng=off,pvtime=on,ptp=off");
         assert_eq!("psci=0.1".parse::<Services>().unwrap().without(), 1 << vcpu_feature::PSCI_0_2);
-        assert!(!Services::default().stolen_time());
+        assert!(!Services::default().stolen_time() && !Services::default().sdei());
+        assert!(
+            "sdei=1.0".parse::<Services>().unwrap().sdei() && !"sdei=off".parse::<Services>().unwrap().sdei()
+        );
     }
 
     #[test]
     fn what_makes_no_sense_is_told_in_a_line() {
         for (text, says) in [
-            ("", "there is no service \"\"; there are psci, trng, pvtime, kvm, ptp"),
+            ("", "there is no service \"\"; there are psci, trng, pvtime, kvm, ptp, sdei"),
             ("acpi=on", "there is no service \"acpi\""),
             ("psci", "psci is one of 0.1|0.2|1.0|1.1|1.2|1.3, not \"\""),
             ("psci=2.0", "not \"2.0\""),
@@ -317,6 +337,7 @@ mod tests {
                 "pvtime=on,psci=0.2",
                 "psci=0.2 and pvtime=on contradict each other: a guest finds such services",
             ),
+            ("sdei=2.0", "sdei is one of 1.0|1.1|off, not \"2.0\""),
             ("psci=1.1,,trng=on", "there is no service \"\""),
         ] {
             let e = text.parse::<Services>().unwrap_err();
@@ -331,7 +352,7 @@ mod tests {
             assert!(s.choices.len() > 1 && !s.what.is_empty());
             for (n, c) in s.choices.iter().enumerate() {
                 assert!(s.choices[..n].iter().all(|o| o.word != c.word));
-                assert!(!c.effects.is_empty());
+                assert!(!c.effects.is_empty() || c.word == "off");
             }
         }
         let known = |s: &Words| {
