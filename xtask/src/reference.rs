@@ -36,6 +36,8 @@ pub fn run(a: &Args) -> Result<()> {
         ("registers.md", registers_page()?),
         ("regs.md", help_page("regs", &["regs", "regs decode", "regs diff"])?),
         ("caps.md", help_page("caps", &["caps"])?),
+        ("ctl.md", help_page("ctl", &["ctl", "ctl VM cpu", "ctl VM stop", "ctl VM nmi", "list", "stop"])?),
+        ("control.md", control_page(root)?),
         ("hosts.md", hosts_page()?),
     ];
     let mut wrong = Vec::new();
@@ -142,6 +144,67 @@ fn help(command: &str) -> Result<String> {
     let help = String::from_utf8(out.stdout).with_context(|| format!("ulna {command} --help"))?;
     let help: Vec<&str> = help.lines().map(str::trim_end).collect();
     Ok(help.join("\n").trim().to_owned())
+}
+
+/// The control API, from its description.
+fn control_page(root: &Path) -> Result<String> {
+    let path = root.join("api/openapi.json");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let doc: serde_json::Value = serde_json::from_str(&text).context("api/openapi.json")?;
+    let word = |v: &serde_json::Value| v.as_str().unwrap_or_default().to_owned();
+    let name = |v: &serde_json::Value| word(&v["$ref"]).rsplit('/').next().unwrap_or_default().to_owned();
+    let mut page = format!(
+        "# The control API\n\n{}\n\n{}\n",
+        made_by("`api/openapi.json`"),
+        word(&doc["info"]["description"])
+    );
+    for (path, item) in doc["paths"].as_object().into_iter().flatten() {
+        for (method, o) in item.as_object().into_iter().flatten() {
+            let method = method.to_uppercase();
+            write!(page, "\n## {method} `{path}`\n\n{}.", word(&o["summary"]))?;
+            let more = word(&o["description"]);
+            writeln!(page, "{}{more}", if more.is_empty() { "" } else { " " })?;
+            let body = name(&o["requestBody"]["content"]["application/json"]["schema"]);
+            if !body.is_empty() {
+                writeln!(page, "\nBody: `{body}`.")?;
+            }
+            writeln!(page, "\n| status | body | when |\n|---|---|---|")?;
+            for (status, r) in o["responses"].as_object().into_iter().flatten() {
+                let body = name(&r["content"]["application/json"]["schema"]);
+                let body = if body.is_empty() { "object".to_owned() } else { format!("`{body}`") };
+                writeln!(page, "| {status} | {body} | {} |", word(&r["description"]))?;
+            }
+        }
+    }
+    writeln!(page, "\n## Bodies")?;
+    for (schema, s) in doc["components"]["schemas"].as_object().into_iter().flatten() {
+        writeln!(page, "\n### {schema}\n")?;
+        let about = word(&s["description"]);
+        if !about.is_empty() {
+            writeln!(page, "{about}\n")?;
+        }
+        let kind = |p: &serde_json::Value| match (&p["enum"], &p["const"], name(p)) {
+            (serde_json::Value::Array(all), ..) => {
+                all.iter().map(|v| format!("`{v}`")).collect::<Vec<_>>().join(", ")
+            }
+            (_, c, _) if !c.is_null() => format!("`{c}`"),
+            (.., r) if !r.is_empty() => format!("`{r}`"),
+            _ => match &p["type"] {
+                serde_json::Value::Array(all) => all.iter().map(word).collect::<Vec<_>>().join(" or "),
+                t if t == "array" => format!("array of `{}`", name(&p["items"])),
+                t => word(t),
+            },
+        };
+        if s["properties"].is_null() {
+            writeln!(page, "{}", kind(s))?;
+            continue;
+        }
+        writeln!(page, "| field | value | meaning |\n|---|---|---|")?;
+        for (field, p) in s["properties"].as_object().into_iter().flatten() {
+            writeln!(page, "| `{field}` | {} | {} |", kind(p), word(&p["description"]))?;
+        }
+    }
+    Ok(page)
 }
 
 fn run_page() -> Result<String> {

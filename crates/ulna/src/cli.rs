@@ -1,6 +1,7 @@
 //! The commands there are.
 
 use crate::verbs::caps::CapsArgs;
+use crate::verbs::ctl::{CtlArgs, ListArgs, StopArgs};
 use crate::verbs::regs::RegsArgs;
 use crate::verbs::run::RunArgs;
 use clap::{Parser, Subcommand};
@@ -20,6 +21,12 @@ pub struct Cli {
 pub enum Command {
     /// Start a machine and stay with it until it is off.
     Run(Box<RunArgs>),
+    /// List the machines that run.
+    List(ListArgs),
+    /// Ask, pause, resume or stop a machine that runs, or enable its vCPUs.
+    Ctl(CtlArgs),
+    /// End a machine.
+    Stop(StopArgs),
     /// List, name and compare the registers that KVM shows.
     Regs(RegsArgs),
     /// List the capabilities of KVM.
@@ -31,6 +38,9 @@ impl Command {
     pub fn call(self) -> ExitStatus {
         match self {
             Command::Run(args) => args.call(),
+            Command::List(args) => args.call(),
+            Command::Ctl(args) => args.call(),
+            Command::Stop(args) => args.call(),
             Command::Regs(args) => args.call(),
             Command::Caps(args) => args.call(),
         }

@@ -79,6 +79,24 @@ pub fn name(text: &str) -> Result<String, String> {
     Ok(text.into())
 }
 
+/// What `--control` says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Control {
+    /// No socket.
+    None,
+    /// Here.
+    Path(PathBuf),
+}
+
+/// `none`, or a path, which has a slash.
+pub fn control(text: &str) -> Result<Control, String> {
+    match text {
+        "none" => Ok(Control::None),
+        path if path.contains('/') => Ok(Control::Path(path.into())),
+        _ => Err("none, or a path with a slash like ./vm.sock".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +133,8 @@ mod tests {
         assert!(net("tap=").is_err() && net("bridge").is_err());
         assert_eq!(serial("file=out=1"), Ok(Serial::File("out=1".into())));
         assert!(serial("file").is_err() && serial("tcp").is_err());
+        assert_eq!(control("./x"), Ok(Control::Path("./x".into())));
+        assert!(control("x").is_err() && control("").is_err());
         assert!(name("a-b_c.1").is_ok() && name("../x").is_err() && name("").is_err() && name(".x").is_err());
     }
 }

@@ -77,6 +77,8 @@ fn cpus_above_aff0_and_spare_ones() {
         out.contains("\n  cpu 0x101: timer interrupt ok, SGI ok\n") && out.contains("18 CPU(s) ran"),
         "{out}"
     );
+    // What is not enabled is in the device tree all the same, and cannot be switched on.
+    assert!(out.contains("20 in the device tree") && out.contains("\n  cpu 0x103: disabled\n"), "{out}");
 }
 
 #[test]

@@ -28,7 +28,7 @@ impl Session {
         let peer = File::options().read(true).write(true).open(path.to_str().unwrap()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let child = ulna()
-            .args(["--name", "t", "--kernel-format", "raw", "--kernel"])
+            .args(["--name", "t", "--control", "none", "--kernel-format", "raw", "--kernel"])
             .arg(program(dir.path(), &echo()))
             .stdin(peer.try_clone().unwrap())
             .stdout(peer.try_clone().unwrap())
@@ -95,7 +95,7 @@ fn a_signal_gives_the_terminal_back() {
 fn a_pseudo_terminal_is_named_and_works() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = ulna()
-        .args(["--name", "t", "--serial", "pty", "--kernel-format", "raw", "--kernel"])
+        .args(["--name", "t", "--control", "none", "--serial", "pty", "--kernel-format", "raw", "--kernel"])
         .arg(program(dir.path(), &echo()))
         .spawn()
         .unwrap();

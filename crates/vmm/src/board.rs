@@ -9,8 +9,10 @@ use crate::flash::Banks;
 use crate::layout::{self, ppi, spi};
 use crate::loader::{self, Loaded, PageSize};
 use crate::memory::{self, Memory};
+use crate::power::{self, Power};
 use crate::services::{self, Target};
 use crate::waker::Waker;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use ulna_devices::fw_cfg::{FwCfgMmio, Items, key, reg::SIZE as FW_CFG_SIZE};
@@ -24,7 +26,7 @@ use ulna_devices::virtio::{Service, VirtioDevice, VirtioMmio};
 use ulna_devices::{IrqLine, MmioDevice};
 use ulna_kvm_backend::abi::device as dev;
 use ulna_kvm_backend::abi::{cap, vcpu_feature};
-use ulna_kvm_backend::{Device, Errno, Hypervisor, RegId, Vcpu, Vm};
+use ulna_kvm_backend::{Device, Errno, Hypervisor, RegId, Vcpu, VcpuInit, Vm};
 use vm_memory::GuestMemoryMmap;
 
 /// What a machine takes from the world besides files: time and chance. Both are asked for anew at every reset.
@@ -51,8 +53,18 @@ pub struct Board {
     pub targets: Arc<[Target]>,
     /// Hardware breakpoints and watchpoints for guest debug.
     pub debug_registers: (usize, usize),
+    /// The lines of the power key.
+    pub gpio: Shared<Gpio>,
+    /// Which vCPUs may be on; none where KVM keeps that to itself.
+    pub power: Option<Power>,
+    /// The version of the interrupt controller.
+    pub gic_version: u32,
+    /// MPIDR_EL1 of every vCPU.
+    pub mpidrs: Vec<u64>,
+    /// Firmware services and their versions.
+    pub services: BTreeMap<String, String>,
     /// The VM and its interrupt controller live as long as the board.
-    _vm: Arc<dyn Vm>,
+    pub vm: Arc<dyn Vm>,
     _gic: Vec<Arc<dyn Device>>,
 }
 
@@ -119,7 +131,7 @@ impl Board {
         if !config.targets.is_empty() {
             must("taking the calls of errata discovery", services::forward_targets(&*vm))?;
         }
-        let (mut vcpus, pmu) = make_vcpus(&*vm, config.max_cpus, config.services.without())?;
+        let (mut vcpus, init) = make_vcpus(&*vm, config.max_cpus, config.services.without())?;
         config.services.apply(&mut *vcpus[0])?;
         if !config.targets.is_empty() {
             must("announcing targets", services::announce_targets(&mut *vcpus[0]))?;
@@ -138,16 +150,20 @@ impl Board {
         }
         check_page_size(&loaded, must("reading ID_AA64MMFR0_EL1", vcpus[0].get_reg_u64(ID_AA64MMFR0_EL1))?)?;
         let (gic, gic_tree) = make_gic(&*vm, config, &ram_range)?;
+        let pmu = init.features[0] >> vcpu_feature::PMU_V3 & 1 != 0;
         let pmu = pmu && vcpus.iter_mut().all(|vcpu| start_pmu(&mut **vcpu));
 
         let mut bus = Bus::default();
-        let (uart, rtc) = primecells(&vm, &mut bus, outside, console, waker);
+        let (uart, rtc, gpio) = primecells(&vm, &mut bus, outside, console, waker);
         let space = Arc::new(memory::space(&ram)?);
         let [code, vars] = banks.devices(&vm, SLOT_FLASH)?;
         bus.attach(layout::FLASH, Arc::new(Mutex::new(code)));
         bus.attach(layout::FLASH_VARS, Arc::new(Mutex::new(vars)));
         let fw_cfg = FwCfgMmio::new(items, space.clone());
         bus.attach(layout::FW_CFG..layout::FW_CFG + FW_CFG_SIZE, Arc::new(Mutex::new(fw_cfg)));
+        let power = make_power(&*vm, config, &vcpus, &mpidrs, init, &all_memory)?;
+        let services = services_shown(&mut *vcpus[0], config);
+        let gic_version = if gic_tree == GicTree::V2 { 2 } else { 3 };
         let virtio = virtio_devices(&vm, &mut bus, config, outside, &space)?;
 
         let mut seed = [0u8; 40];
@@ -155,7 +171,7 @@ impl Board {
         let (rng_seed, kaslr) = seed.split_at(32);
         let tree = Tree {
             ram: ram_range,
-            cpus: &mpidrs[..config.cpus as usize],
+            cpus: &mpidrs,
             gic: gic_tree,
             psci: config.services.word("psci"),
             sdei: config.services.sdei(),
@@ -192,8 +208,62 @@ impl Board {
         let extent = |n: u32| vm.check_extension(n).ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
         let debug_registers = (extent(cap::GUEST_DEBUG_HW_BPS), extent(cap::GUEST_DEBUG_HW_WPS));
         let targets = config.targets.clone().into();
-        Ok(Board { vcpus, bus, uart, rtc, memory: all_memory, targets, debug_registers, _vm: vm, _gic: gic })
+        Ok(Board {
+            vcpus,
+            bus,
+            uart,
+            rtc,
+            memory: all_memory,
+            targets,
+            debug_registers,
+            gpio,
+            power,
+            gic_version,
+            mpidrs,
+            services,
+            vm,
+            _gic: gic,
+        })
     }
+}
+
+/// The table of vCPUs that may be on. A machine with one vCPU needs none.
+fn make_power(
+    vm: &dyn Vm,
+    config: &Config,
+    vcpus: &[Box<dyn Vcpu>],
+    mpidrs: &[u64],
+    init: VcpuInit,
+    memory: &[Arc<Memory>],
+) -> Result<Option<Power>, Error> {
+    if config.max_cpus == 1 {
+        return Ok(None);
+    }
+    if !must("forwarding CPU_ON", power::forward(vm, init.features[0] >> vcpu_feature::PSCI_0_2 & 1 != 0))? {
+        if config.max_cpus > config.cpus {
+            return Err(Error::host("keep vCPUs disabled", "this KVM has no filter of hypercalls"));
+        }
+        return Ok(None);
+    }
+    let kickers: Vec<_> = vcpus.iter().map(|v| v.kicker()).collect();
+    let entries = memory.iter().map(|m| memory::range(m)).collect();
+    Ok(Some(Power::new(mpidrs, &kickers, config.cpus, init, entries)))
+}
+
+/// What the firmware registers say (kvm-arm64-abi.md §6).
+fn services_shown(vcpu: &mut dyn Vcpu, config: &Config) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    all.insert("sdei".to_owned(), config.services.word("sdei").unwrap_or("off").to_owned());
+    if let Ok(v) = vcpu.get_reg_u64(RegId::PSCI_VERSION) {
+        all.insert("psci".to_owned(), format!("{}.{}", v >> 16, v & 0xffff));
+    }
+    // KVM_REG_ARM_STD_BMAP, STD_HYP_BMAP, VENDOR_HYP_BMAP and bits in them.
+    for (name, register, bit) in [("trng", 0, 0), ("pvtime", 1, 0), ("vendor", 2, 0), ("ptp", 2, 1)] {
+        if let Ok(v) = vcpu.get_reg_u64(RegId::fw_feat(register)) {
+            all.insert(name.to_owned(), if v >> bit & 1 != 0 { "on" } else { "off" }.to_owned());
+        }
+    }
+    all
 }
 
 /// What the first vCPU finds.
@@ -244,8 +314,7 @@ fn map(vm: &dyn Vm, slot: u32, memory: &Arc<Memory>, flags: u32) -> Result<(), E
     must("mapping guest memory", vm.set_memory(slot, memory::range(memory).start, memory.clone(), flags))
 }
 
-/// All vCPUs, all but the first powered off, and whether they have a PMU.
-fn make_vcpus(vm: &dyn Vm, count: u32, without: u32) -> Result<(Vec<Box<dyn Vcpu>>, bool), Error> {
+fn make_vcpus(vm: &dyn Vm, count: u32, without: u32) -> Result<(Vec<Box<dyn Vcpu>>, VcpuInit), Error> {
     let wanted = [
         vcpu_feature::PSCI_0_2,
         vcpu_feature::PMU_V3,
@@ -261,7 +330,9 @@ fn make_vcpus(vm: &dyn Vm, count: u32, without: u32) -> Result<(Vec<Box<dyn Vcpu
         must("initialising a vCPU", vcpu.init(&init))?;
         vcpus.push(vcpu);
     }
-    Ok((vcpus, features >> vcpu_feature::PMU_V3 & 1 != 0))
+    let mut init = vm.preferred_target();
+    init.features[0] = features;
+    Ok((vcpus, init))
 }
 
 /// Gives the PMU its interrupt. Without one a guest is not told of it: counting works, sampling would not.
@@ -365,7 +436,7 @@ fn primecells(
     outside: &Outside,
     console: &Console,
     waker: &Waker,
-) -> (Shared<Uart>, Shared<Rtc>) {
+) -> (Shared<Uart>, Shared<Rtc>, Shared<Gpio>) {
     let page = |at: u64| at..at + layout::PRIMECELL_SIZE;
     let attention = || {
         let waker = waker.clone();
@@ -379,8 +450,9 @@ fn primecells(
     rtc.set_attention(attention());
     let rtc = Arc::new(Mutex::new(rtc));
     bus.attach(page(layout::RTC), rtc.clone());
-    bus.attach(page(layout::GPIO), Arc::new(Mutex::new(Gpio::new(Spi::line(vm, spi::GPIO)))));
-    (uart, rtc)
+    let gpio = Arc::new(Mutex::new(Gpio::new(Spi::line(vm, spi::GPIO))));
+    bus.attach(page(layout::GPIO), gpio.clone());
+    (uart, rtc, gpio)
 }
 
 /// Disks from slot 0 up, then the network card, then the entropy source. The slots in use.

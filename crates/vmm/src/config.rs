@@ -1,5 +1,6 @@
 //! What a user asks for, checked before anything is built.
 
+use crate::control::Options;
 use crate::error::Error;
 use crate::gdb::Address;
 use crate::layout;
@@ -91,9 +92,9 @@ pub struct Config {
     pub initrd: Option<PathBuf>,
     /// Kernel command line.
     pub cmdline: String,
-    /// vCPUs that the guest is told of.
+    /// vCPUs that are enabled at the start.
     pub cpus: u32,
-    /// vCPUs that exist; those above `cpus` stay off and are not in the device tree.
+    /// vCPUs that exist and are in the device tree; those above `cpus` cannot be switched on before they are enabled.
     pub max_cpus: u32,
     /// Bytes of RAM.
     pub memory: u64,
@@ -115,6 +116,8 @@ pub struct Config {
     pub targets: Vec<Target>,
     /// Where GDB may come in; then nothing runs before it says so.
     pub gdb: Option<Address>,
+    /// The control socket.
+    pub control: Option<Options>,
 }
 
 impl Default for Config {
@@ -138,6 +141,7 @@ impl Default for Config {
             services: Services::default(),
             targets: Vec::new(),
             gdb: None,
+            control: None,
         }
     }
 }

@@ -18,6 +18,10 @@ pub enum ExitStatus {
     ConsoleClosed,
     /// The guest crashed in a way that ends the machine.
     GuestCrash,
+    /// No machine of that name runs here, or it does not answer.
+    NoMachine,
+    /// The machine refuses what was asked.
+    Refused,
     /// A signal asked the process to end; its number.
     Signal(u8),
 }
@@ -34,6 +38,8 @@ pub const TABLE: &[(&str, &str)] = &[
     ("4", "the host lacks or refuses something: memory, network, terminal, threads"),
     ("5", "the console's output is closed (broken pipe, full disk)"),
     ("6", "the guest crashed: it said so by a hypercall, or its CPU cannot go on"),
+    ("7", "`ctl` and `stop`: no such machine runs here, or it does not answer"),
+    ("8", "`ctl` and `stop`: the machine refuses, for instance because the vCPU is on"),
     ("129, 130, 143", "ended by SIGHUP, SIGINT or SIGTERM"),
 ];
 
@@ -48,6 +54,8 @@ impl ExitStatus {
             ExitStatus::Host => 4,
             ExitStatus::ConsoleClosed => 5,
             ExitStatus::GuestCrash => 6,
+            ExitStatus::NoMachine => 7,
+            ExitStatus::Refused => 8,
             ExitStatus::Signal(n) => 128u8.wrapping_add(n),
         }
     }
@@ -88,6 +96,8 @@ mod tests {
             ExitStatus::Host,
             ExitStatus::ConsoleClosed,
             ExitStatus::GuestCrash,
+            ExitStatus::NoMachine,
+            ExitStatus::Refused,
             ExitStatus::Signal(1),
             ExitStatus::Signal(2),
             ExitStatus::Signal(15),

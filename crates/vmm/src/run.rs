@@ -2,19 +2,22 @@
 
 use crate::board::{Board, Outside};
 use crate::bus::{Shared, lock};
-use crate::config::Config;
+use crate::config::{Clock, Config};
 use crate::console::{Command, Console};
+use crate::control::{Control, Life};
 use crate::error::Error;
 use crate::exit::ExitStatus;
 use crate::flash::Banks;
+use crate::gate::Gate;
 use crate::gdb::{Debugger, Door, Exit};
+use crate::power::Power;
 use crate::signals::Signals;
-use crate::vcpu::{Common, News, spawn};
+use crate::vcpu::{Common, News, Tally, spawn};
 use crate::waker::Waker;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
@@ -41,13 +44,25 @@ pub fn run(config: &Config, kvm: &dyn Hypervisor, outside: &Outside) -> Result<E
     config.check(u32::from(kvm.max_ipa_bits()))?;
     let mut signals = Signals::catch().map_err(|e| Error::host("catch signals", e))?;
     let banks = Banks::open(config)?;
+    // Before anything is built: a name that is taken ends it here.
+    let mut control = config.control.as_ref().map(|o| Control::start(config, o)).transpose()?.flatten();
     let mut debugger = config.gdb.as_ref().map(Debugger::start).transpose()?;
     let mut console = Console::open(&config.serial, &config.name)?;
-    let end = lives(config, kvm, outside, &banks, &mut signals, &mut console, debugger.as_ref());
+    let helpers = Helpers { debugger: debugger.as_ref(), control: control.as_ref() };
+    let end = lives(config, kvm, outside, &banks, &mut signals, &mut console, &helpers);
+    if let Some(c) = &mut control {
+        c.finish();
+    }
     if let Some(d) = &mut debugger {
         d.finish(end.as_ref().map_or_else(|e| e.status().code(), |status| status.code()));
     }
     end
+}
+
+/// Who else has a hand in the machine.
+struct Helpers<'a> {
+    debugger: Option<&'a Debugger>,
+    control: Option<&'a Control>,
 }
 
 /// All lives of the machine.
@@ -58,18 +73,18 @@ fn lives(
     banks: &Banks,
     signals: &mut Signals,
     console: &mut Console,
-    debugger: Option<&Debugger>,
+    helpers: &Helpers<'_>,
 ) -> Result<ExitStatus, Error> {
     let mut told = false;
     loop {
         let waker = Waker::new()?;
         let board = Board::build(config, kvm, outside, banks, console, &waker)?;
-        if let (Some(d), false) = (debugger, std::mem::replace(&mut told, true)) {
+        if let (Some(d), false) = (helpers.debugger, std::mem::replace(&mut told, true)) {
             // Before the terminal is the guest's. A closed standard error is no reason to fail.
             let _ = writeln!(std::io::stderr(), "ulna: waiting for GDB at {}", d.address);
         }
         console.begin()?;
-        match live(board, console, signals, waker, debugger)? {
+        match live(config, board, console, signals, waker, helpers)? {
             End::Off => return Ok(ExitStatus::Done),
             End::Quit => return Ok(ExitStatus::Done),
             End::Signal(number) => return Ok(ExitStatus::Signal(number)),
@@ -80,38 +95,81 @@ fn lives(
 
 /// One life, from reset to the next.
 fn live(
+    config: &Config,
     board: Board,
     console: &mut Console,
     signals: &mut Signals,
     waker: Waker,
-    debugger: Option<&Debugger>,
+    helpers: &Helpers<'_>,
 ) -> Result<End, Error> {
-    let Board { vcpus, bus, uart, rtc, memory, targets, debug_registers, .. } = board;
+    let Board { vcpus, bus, uart, rtc, gpio, memory, targets, debug_registers, power, .. } = board;
     let (sender, news) = channel();
     let stop = Arc::new(AtomicBool::new(false));
-    let bus = Arc::new(bus);
-    let common = Common { bus, stop: stop.clone(), news: sender, waker: waker.clone(), targets };
+    let started = Arc::new(AtomicUsize::new(0));
+    let paused = helpers.control.is_some_and(Control::paused);
+    let gate = Arc::new(Gate::new(paused, config.clock == Clock::Host));
+    let power = power.map(Arc::new);
+    let tallies: Arc<Vec<Tally>> = Arc::new(vcpus.iter().map(|_| Tally::default()).collect());
+    let common = Common {
+        bus: Arc::new(bus),
+        stop: stop.clone(),
+        news: sender,
+        waker: waker.clone(),
+        targets,
+        gate: gate.clone(),
+        power: power.clone(),
+        started: started.clone(),
+        tallies: tallies.clone(),
+    };
     let kickers: Vec<Kicker> = vcpus.iter().map(|v| v.kicker()).collect();
     let mut doors: Vec<Option<Door>> = vcpus.iter().map(|_| None).collect();
     let mut exit = None;
-    if let Some(d) = debugger {
+    if let Some(d) = helpers.debugger {
         let quitter = common.clone();
         let quit = Box::new(move || quitter.tell(News::Quit));
-        let (all, way_out) = d.attach(kickers.clone(), memory, debug_registers, quit);
+        // Who waits at the gate looks whether the debugger asks.
+        let call_in = |k: &Kicker| {
+            let (k, gate) = (k.clone(), gate.clone());
+            Kicker::new(move || {
+                k.kick();
+                gate.poke();
+            })
+        };
+        let (all, way_out) = d.attach(kickers.iter().map(call_in).collect(), memory, debug_registers, quit);
         doors = all.into_iter().map(Some).collect();
         exit = Some(way_out);
     }
-    let mut threads = Threads { stop, kickers, exit, news, started: 0, finished: 0 };
+    if let Some(c) = helpers.control {
+        let (quitter, vm) = (common.clone(), board.vm.clone());
+        c.attach(Life {
+            gate: gate.clone(),
+            kickers: kickers.clone(),
+            power: power.clone(),
+            tallies,
+            gpio,
+            gic: board.gic_version,
+            mpidrs: board.mpidrs,
+            services: board.services,
+            nmi: Box::new(move |cpu| vm.nmi(cpu)),
+            quit: Box::new(move || quitter.tell(News::Quit)),
+        });
+    }
+    let mut threads = Threads { stop, gate, power, kickers, exit, news, started, finished: 0 };
     for ((id, vcpu), door) in (0u32..).zip(vcpus).zip(doors) {
-        // Detached: `Threads` counts those that ended, and nobody waits for one that hangs.
-        drop(spawn(id, vcpu, common.clone(), door)?);
-        threads.started += 1;
+        match &common.power {
+            // The debugger wants to see every vCPU, and needs a thread to ask.
+            Some(power) if id > 0 && door.is_none() => power.park(id, vcpu),
+            _ => spawn(id, &common)?.run(vcpu, door),
+        }
     }
     drop(common);
     console.hurry(false);
     let mut events = Events { console, signals, waker, uart, rtc, typed: Vec::new(), contended: false };
     let end = events.until_the_end(&mut threads);
     events.console.hurry(true);
+    if let Some(c) = helpers.control {
+        c.detach();
+    }
     let joined = threads.stop();
     // What the guest wrote last may have met a closed pipe after the loop had looked.
     let end = end?;
@@ -123,11 +181,13 @@ fn live(
 /// The vCPU threads of a machine. They are asked to stop when this goes away, whatever the reason.
 struct Threads {
     stop: Arc<AtomicBool>,
+    gate: Arc<Gate>,
+    power: Option<Arc<Power>>,
     kickers: Vec<Kicker>,
     /// Out of the debugger's hall.
     exit: Option<Exit>,
     news: Receiver<News>,
-    started: usize,
+    started: Arc<AtomicUsize>,
     finished: usize,
 }
 
@@ -149,6 +209,7 @@ impl Threads {
 
     fn ask_all(&self) {
         self.stop.store(true, Ordering::Release);
+        self.gate.end();
         if let Some(exit) = &self.exit {
             exit.open();
         }
@@ -162,7 +223,7 @@ impl Threads {
         self.ask_all();
         let deadline = Instant::now() + PATIENCE;
         let mut instructions = None;
-        while self.finished < self.started {
+        while self.finished < self.started.load(Ordering::SeqCst) {
             match self.news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(News::Finished(count)) => {
                     self.finished += 1;
@@ -176,11 +237,14 @@ impl Threads {
                 Ok(_) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
-                    let left = self.started - self.finished;
+                    let left = self.started.load(Ordering::SeqCst) - self.finished;
                     tracing::warn!("{left} vCPU thread(s) did not end; leaving them");
                     break;
                 }
             }
+        }
+        if let Some(power) = &self.power {
+            power.clear();
         }
         if let Some(count) = instructions {
             tracing::info!("{count} guest instructions");

@@ -2,13 +2,14 @@
 
 use crate::bus::Bus;
 use crate::error::Error;
+use crate::gate::Gate;
 use crate::gdb::{Came, Door};
+use crate::power::{self, Power};
 use crate::services::{Target, answer};
 use crate::waker::Waker;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use ulna_kvm_backend::abi::exit::{SYSTEM_EVENT_RESET, SYSTEM_EVENT_SHUTDOWN};
 use ulna_kvm_backend::{Errno, RegId, Vcpu, VcpuExit};
 
@@ -42,6 +43,42 @@ pub struct Common {
     pub waker: Waker,
     /// CPUs that the guest may ask for.
     pub targets: Arc<[Target]>,
+    /// Where they wait in a pause.
+    pub gate: Arc<Gate>,
+    /// Which vCPUs may be on, where KVM leaves that to the VMM.
+    pub power: Option<Arc<Power>>,
+    /// Threads there ever were.
+    pub started: Arc<AtomicUsize>,
+    /// What each vCPU has done.
+    pub tallies: Arc<Vec<Tally>>,
+}
+
+/// What a vCPU has done, for whoever asks.
+#[derive(Default)]
+pub struct Tally {
+    /// The host's thread; 0 is none.
+    pub thread: AtomicU32,
+    /// Reads of devices.
+    pub reads: AtomicU64,
+    /// Writes to devices.
+    pub writes: AtomicU64,
+    /// Calls that KVM forwarded.
+    pub calls: AtomicU64,
+    /// Returns from KVM_RUN for no reason of the guest's.
+    pub interruptions: AtomicU64,
+}
+
+impl Tally {
+    fn count(&self, exit: &VcpuExit<'_>) {
+        let counter = match exit {
+            VcpuExit::MmioRead(..) => &self.reads,
+            VcpuExit::MmioWrite(..) => &self.writes,
+            VcpuExit::Hypercall(..) => &self.calls,
+            VcpuExit::Intr => &self.interruptions,
+            _ => return,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Common {
@@ -64,23 +101,66 @@ impl Drop for Witness<'_> {
     }
 }
 
-/// Starts the thread of vCPU `id`; with a door to a debugger it waits there first.
-pub fn spawn(
-    id: u32,
-    mut vcpu: Box<dyn Vcpu>,
-    common: Common,
-    door: Option<Door>,
-) -> Result<JoinHandle<()>, Error> {
+/// A thread that waits for its vCPU.
+pub struct Waiting(Sender<(Box<dyn Vcpu>, Option<Door>)>);
+
+impl Waiting {
+    /// Gives it its vCPU; with a door to a debugger it waits there first.
+    pub fn run(self, vcpu: Box<dyn Vcpu>, door: Option<Door>) {
+        // The thread does nothing before it has it.
+        let _ = self.0.send((vcpu, door));
+    }
+}
+
+/// Starts the thread of vCPU `id`. Nobody joins it: its end is told, and nobody waits for one that hangs.
+pub fn spawn(id: u32, common: &Common) -> Result<Waiting, Error> {
+    let (sender, receiver) = channel::<(Box<dyn Vcpu>, Option<Door>)>();
+    let mine = common.clone();
     let body = move || {
+        let common = mine;
         let witness = Witness(&common, id);
-        if let Some(news) = run(&mut *vcpu, &common, id, door.as_ref()) {
-            common.tell(news);
+        let mut count = None;
+        if let Ok((mut vcpu, door)) = receiver.recv() {
+            if let Some(tally) = common.tallies.get(id as usize) {
+                tally.thread.store(thread_id(), Ordering::Relaxed);
+            }
+            if let Some(news) = run(&mut *vcpu, &common, id, door.as_ref()) {
+                common.tell(news);
+            }
+            count = vcpu.instructions();
         }
-        common.tell(News::Finished(vcpu.instructions()));
+        common.gate.leave();
+        common.tell(News::Finished(count));
         drop(witness);
     };
+    // Counted before it is there: who stops the machine must not miss it.
+    common.started.fetch_add(1, Ordering::SeqCst);
+    common.gate.enter();
     let thread = std::thread::Builder::new().name(format!("vcpu{id}"));
-    thread.spawn(body).map_err(|e| Error::host(format!("start a thread for vCPU {id}"), e))
+    match thread.spawn(body) {
+        Ok(_) => Ok(Waiting(sender)),
+        Err(e) => {
+            common.started.fetch_sub(1, Ordering::SeqCst);
+            common.gate.leave();
+            Err(Error::host(format!("start a thread for vCPU {id}"), e))
+        }
+    }
+}
+
+/// The host's number of this thread.
+fn thread_id() -> u32 {
+    u32::try_from(rustix::thread::gettid().as_raw_pid()).unwrap_or(0)
+}
+
+/// Where a vCPU thread stops by before it runs and after each interruption; `false` when the machine ends.
+fn stop_by(vcpu: &mut dyn Vcpu, common: &Common, id: u32, door: Option<&Door>) -> Result<bool, Errno> {
+    if door.is_some_and(|d| d.halting() && !d.wait(vcpu, Came::Asked)) || !common.gate.pass(vcpu, door) {
+        return Ok(false);
+    }
+    if let Some(power) = &common.power {
+        power.settle(id, vcpu)?;
+    }
+    Ok(true)
 }
 
 /// Runs until the machine stops, or this vCPU stops it.
@@ -88,50 +168,60 @@ fn run(vcpu: &mut dyn Vcpu, common: &Common, id: u32, door: Option<&Door>) -> Op
     if door.is_some_and(|d| !d.wait(vcpu, Came::Asked)) {
         return None;
     }
-    loop {
+    let nobody = Tally::default();
+    let tally = common.tallies.get(id as usize).unwrap_or(&nobody);
+    let mut interrupted = true;
+    let errno = loop {
+        if interrupted {
+            match stop_by(vcpu, common, id, door) {
+                Ok(true) => interrupted = false,
+                Ok(false) => return None,
+                Err(e) => break e,
+            }
+        }
         if common.stop.load(Ordering::Acquire) {
             return None;
         }
-        let errno = match vcpu.run() {
-            Ok(VcpuExit::MmioRead(address, data)) => {
-                common.bus.read(address, data);
-                continue;
+        let exit = vcpu.run();
+        if let Ok(exit) = &exit {
+            tally.count(exit);
+        }
+        match exit {
+            Ok(VcpuExit::MmioRead(address, data)) => common.bus.read(address, data),
+            Ok(VcpuExit::MmioWrite(address, data)) => common.bus.write(address, data),
+            Ok(VcpuExit::Hypercall(function, _)) => {
+                let answered = match &common.power {
+                    Some(power) if power::handles(function) => power.call(common, id, vcpu, function as u32),
+                    _ => serve(vcpu, &common.targets, function),
+                };
+                if let Err(e) = answered {
+                    break e;
+                }
             }
-            Ok(VcpuExit::MmioWrite(address, data)) => {
-                common.bus.write(address, data);
-                continue;
-            }
-            Ok(VcpuExit::Hypercall(function, _)) => match serve(vcpu, &common.targets, function) {
-                Ok(()) => continue,
-                Err(errno) => errno,
-            },
             Ok(VcpuExit::SystemEvent(SYSTEM_EVENT_SHUTDOWN, _)) => return Some(News::Off),
             Ok(VcpuExit::SystemEvent(SYSTEM_EVENT_RESET, _)) => return Some(News::Reset),
             Ok(VcpuExit::SystemEvent(kind, data)) => {
                 return Some(News::Crash(format!("The guest crashed: system event {kind}, data {data:x?}")));
             }
-            Ok(VcpuExit::Intr) | Err(Errno::EINTR) => {
-                if door.is_some_and(|d| d.halting() && !d.wait(vcpu, Came::Asked)) {
-                    return None;
-                }
-                continue;
-            }
+            Ok(VcpuExit::Intr) | Err(Errno::EINTR) => interrupted = true,
             Ok(VcpuExit::Debug(esr, far)) if door.is_some() => {
                 if door.is_some_and(|d| !d.wait(vcpu, Came::Debug(esr, far))) {
                     return None;
                 }
-                continue;
+                if !common.gate.pass(vcpu, door) {
+                    return None;
+                }
             }
             Ok(other) => {
                 return Some(News::Crash(format!(
                     "vCPU {id} stopped for a reason that nobody asked for: {other:?}"
                 )));
             }
-            Err(errno) => errno,
-        };
-        let pc = vcpu.get_reg_u64(RegId::PC).unwrap_or(0);
-        return Some(News::Crash(format!("vCPU {id} cannot go on at PC {pc:#x}: {}", why(errno))));
-    }
+            Err(errno) => break errno,
+        }
+    };
+    let pc = vcpu.get_reg_u64(RegId::PC).unwrap_or(0);
+    Some(News::Crash(format!("vCPU {id} cannot go on at PC {pc:#x}: {}", why(errno))))
 }
 
 /// Answers a call that the SMCCC filter forwarded.

@@ -384,6 +384,24 @@ fn cpus(asm: &mut Asm) {
         ; hvc 0
         ; cbz x0, >started
         ; neg x22, x0
+        // DENIED: the machine has it, and its owner has not enabled it.
+        ; cmp x22, 3
+        ; b.ne >refused
+    );
+    say(asm, "cpu ");
+    let ops = &mut asm.ops;
+    dynasm!(ops
+        ; .arch aarch64
+        ; mov x0, x24
+        ; mov x1, 1
+        ; bl ->put_hex
+    );
+    say(asm, ": disabled\r\n");
+    let ops = &mut asm.ops;
+    dynasm!(ops
+        ; .arch aarch64
+        ; b ->next_cpu
+        ; refused:
     );
     say(asm, "FAILED: CPU_ON answers -");
     let ops = &mut asm.ops;

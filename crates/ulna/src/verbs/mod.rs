@@ -1,6 +1,7 @@
 //! The verbs, one file each: the options, and what they mean to the rooms below.
 
 pub mod caps;
+pub mod ctl;
 pub mod profile;
 pub mod regs;
 pub mod run;

@@ -13,6 +13,7 @@ use ulna_arm_regs::SysReg;
 use ulna_devices::virtio::rng::{Entropy, HostEntropy};
 use ulna_kvm_backend::software::{ClockKind, Engine, EngineOptions, KvmConfig, Software};
 use ulna_profile::{KernelLevel, Profile};
+use ulna_vmm::control::{self, Place};
 use ulna_vmm::services::TARGETS_SINCE;
 use ulna_vmm::{
     Clock, Config, Disk, Error, ExitStatus, GdbAddress, GicVersion, Kernel, Net, Outside, Serial, Services,
@@ -43,10 +44,10 @@ pub struct RunArgs {
     /// Kernel command line
     #[arg(long, value_name = "S", default_value = "", hide_default_value = true)]
     cmdline: String,
-    /// vCPUs, 1 to 512 (1 to 8 with --gic 2)
+    /// vCPUs that the guest may switch on, 1 to 512 (1 to 8 with --gic 2)
     #[arg(long, value_name = "N", default_value_t = 1)]
     cpus: u32,
-    /// vCPUs that exist; those above --cpus stay off and are not in the device tree [default: as --cpus]
+    /// vCPUs that exist; those above --cpus are disabled until `ulna ctl VM cpu enable N` [default: as --cpus]
     #[arg(long, value_name = "N")]
     max_cpus: Option<u32>,
     /// RAM, like 512M or 2G; a number alone counts MiB
@@ -70,6 +71,9 @@ pub struct RunArgs {
     /// Name of the machine [default: vm and the process id]
     #[arg(long, value_name = "N", value_parser = values::name)]
     name: Option<String>,
+    /// The control socket: a path with a slash, or none [default: NAME.sock in $XDG_RUNTIME_DIR/ulna or /tmp/ulna-UID]
+    #[arg(long, value_name = "PATH|none", value_parser = values::control)]
+    control: Option<values::Control>,
     /// Interrupt controller: GICv2, or GICv3 with an ITS [default: 3 where the host of the profile has it]
     #[arg(long, value_enum, value_name = "2|3", hide_possible_values = true)]
     gic: Option<GicArg>,
@@ -207,6 +211,19 @@ impl RunArgs {
             (None, _, Some(_)) => Kernel::Firmware,
             (None, _, None) => Kernel::BuiltIn(ulna_guests::builtin()),
         };
+        let place = match self.control {
+            Some(values::Control::None) => None,
+            Some(values::Control::Path(path)) => Some(Place::Path(path)),
+            None => Some(Place::Named { wanted: self.name.is_some() }),
+        };
+        let word =
+            |v: Option<clap::builder::PossibleValue>| v.map_or(String::new(), |v| v.get_name().to_owned());
+        let control = place.map(|place| control::Options {
+            place,
+            profile: self.host.clone(),
+            policy: word(self.policy.to_possible_value()),
+            engine: word(self.engine.to_possible_value()),
+        });
         Config {
             name: self.name.unwrap_or_else(|| format!("vm{}", std::process::id())),
             kernel,
@@ -233,6 +250,7 @@ impl RunArgs {
             gdb: self.gdb,
             services: self.services.unwrap_or_default(),
             targets: Vec::new(),
+            control,
         }
     }
 
