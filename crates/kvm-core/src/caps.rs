@@ -109,7 +109,6 @@ fn common(config: &KvmConfig, n: u32) -> i32 {
         | cap::INTERNAL_ERROR_DATA
         | cap::ARM_SET_DEVICE_ADDR
         | cap::BINARY_STATS_FD
-        | cap::ARM_SUPPORTED_REG_MASK_RANGES
         | cap::PTP_KVM
         | cap::COALESCED_MMIO
         | cap::COALESCED_PIO
@@ -119,6 +118,8 @@ fn common(config: &KvmConfig, n: u32) -> i32 {
         | cap::STEAL_TIME
         | cap::DIRTY_LOG_RING_WITH_BITMAP
         | cap::USER_MEMORY2 => 1,
+        cap::ARM_SUPPORTED_REG_MASK_RANGES if config.strict => 1,
+        cap::ARM_SUPPORTED_REG_MASK_RANGES => 1 | 1 << private::MASK_RANGE_LIST,
         cap::ARM_WRITABLE_IMP_ID_REGS => has_imp_ids(config).into(),
         private::CAP_REG_SCOPE if !config.strict => {
             private::REG_SCOPE_MAP | private::REG_SCOPE_VM_ATTRS | private::REG_SCOPE_TAGS

@@ -18,7 +18,7 @@ pub enum ClockKind {
 /// A counter of `hz` ticks a second.
 pub(crate) struct SystemClock {
     kind: ClockKind,
-    hz: u64,
+    hz: AtomicU64,
     start: Instant,
     /// Nanoseconds that passed while the vCPU of an instruction clock waited.
     skipped_ns: AtomicU64,
@@ -26,7 +26,21 @@ pub(crate) struct SystemClock {
 
 impl SystemClock {
     pub fn new(kind: ClockKind, hz: u64) -> SystemClock {
-        SystemClock { kind, hz: hz.max(1), start: Instant::now(), skipped_ns: AtomicU64::new(0) }
+        SystemClock {
+            kind,
+            hz: AtomicU64::new(hz.max(1)),
+            start: Instant::now(),
+            skipped_ns: AtomicU64::new(0),
+        }
+    }
+
+    fn hz(&self) -> u64 {
+        self.hz.load(Ordering::Relaxed)
+    }
+
+    /// Counts at another rate, before anybody has looked.
+    pub fn set_hz(&self, hz: u64) {
+        self.hz.store(hz.max(1), Ordering::Relaxed);
     }
 
     pub fn kind(&self) -> ClockKind {
@@ -48,7 +62,7 @@ impl SystemClock {
 
     /// Nanoseconds that `ticks` last, rounded up.
     fn ns_of(&self, ticks: u64) -> u64 {
-        let ns = (u128::from(ticks) * 1_000_000_000).div_ceil(u128::from(self.hz));
+        let ns = (u128::from(ticks) * 1_000_000_000).div_ceil(u128::from(self.hz()));
         u64::try_from(ns).unwrap_or(u64::MAX)
     }
 
@@ -72,7 +86,7 @@ impl Clock for SystemClock {
         self.kind() == ClockKind::Insn
     }
     fn counter(&self, icount: u64) -> u64 {
-        (u128::from(self.now_ns(icount)) * u128::from(self.hz) / 1_000_000_000) as u64
+        (u128::from(self.now_ns(icount)) * u128::from(self.hz()) / 1_000_000_000) as u64
     }
 }
 

@@ -380,7 +380,7 @@ impl VmInner {
                 let m = Machine::new(&self.config.profile, self.config.policy, wanted);
                 let mut values = self.id_values();
                 for &r in SysReg::ALL {
-                    if (is_vm_wide(r) || IDENTITY.contains(&r))
+                    if (is_vm_wide(r) || IDENTITY.contains(&r) || r == SysReg::CNTFRQ_EL0)
                         && let Some(v) = m.reset_value(r, 0)
                     {
                         values[r as usize] = v;
@@ -409,7 +409,7 @@ impl VmInner {
         let mut values = self.id_values();
         self.finish(&mut values, m, vgic3);
         for &r in SysReg::ALL {
-            if is_vm_wide(r) || IDENTITY.contains(&r) {
+            if is_vm_wide(r) || IDENTITY.contains(&r) || r == SysReg::CNTFRQ_EL0 {
                 take(r, values[r as usize]);
             }
         }

@@ -15,6 +15,7 @@ use ulna_machine::{Machine, VcpuFeatures};
 use crate::Result;
 use crate::firmware::{self, psci, smccc};
 use crate::kvm::KvmConfig;
+use crate::mask_list::FREQUENCIES;
 use crate::vm::{Vm, VmInner, is_vm_wide};
 
 /// The ids of the counters: CNTVCT has the encoding of CNTV_CVAL_EL0 (kvm-arm64-abi.md §5.3).
@@ -110,7 +111,8 @@ impl VmInner {
     /// Has the VM one value of this register?
     fn is_scoped_sysreg(&self, m: &Machine, r: SysReg) -> bool {
         let identity = IDENTITY.contains(&r) && self.identity_is_writable();
-        m.listed(r) && (is_vm_wide(r) || in_id_space(r) || identity)
+        let frequency = r == SysReg::CNTFRQ_EL0 && self.frequency_is_writable();
+        m.listed(r) && (is_vm_wide(r) || in_id_space(r) || identity) || frequency
     }
 
     /// Firmware pseudo-registers that this VM has.
@@ -193,6 +195,22 @@ impl VmInner {
         let mut values = self.id_values();
         let now = values[r as usize];
         let started = self.started.load(Ordering::SeqCst);
+        if r == SysReg::CNTFRQ_EL0 {
+            return match v {
+                _ if !FREQUENCIES.contains(&v) => Err(Errno::EINVAL),
+                _ if v == now => Ok(()),
+                _ if started => Err(Errno::EBUSY),
+                _ => {
+                    values[r as usize] = v;
+                    self.clock.set_hz(v);
+                    if !self.offsets_fixed.load(Ordering::SeqCst) {
+                        // The virtual counter starts near zero.
+                        self.cntvoff.store(self.clock.counter(0), Ordering::SeqCst);
+                    }
+                    Ok(())
+                }
+            };
+        }
         if let Some(mask) = identity_mask(r) {
             return match v {
                 _ if v == now => Ok(()),

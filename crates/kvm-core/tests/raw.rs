@@ -304,6 +304,38 @@ fn stubs_signal_masks_and_masks_of_registers() {
     let wrong = RegMaskRange { range: 1, addr: 0, ..r };
     assert_eq!(v.with(v.vm, req::ARM_GET_REG_WRITABLE_MASKS, wrong), -22);
     assert_eq!(v.with(v.vm, req::ARM_GET_REG_WRITABLE_MASKS, RegMaskRange { addr: 0, ..r }), -14);
+    // Range 16 is a list with its size first.
+    let mut list = RegMaskRange { addr: DATA, range: 16, ..RegMaskRange::default() };
+    assert_eq!(v.with(v.vm, req::ARM_GET_REG_WRITABLE_MASKS, list), -7);
+    list.reserved[0] = 8;
+    assert_eq!(v.with(v.vm, req::ARM_GET_REG_WRITABLE_MASKS, list), -7);
+    assert_eq!(v.mem.get::<u32>(DATA), Ok(1));
+    let count = v.mem.get::<u32>(DATA + 4).expect("count");
+    list.reserved[0] = 8 + 40 * count;
+    assert_eq!(v.with(v.vm, req::ARM_GET_REG_WRITABLE_MASKS, list), 0);
+    list.reserved[1] = 1;
+    assert_eq!(v.with(v.vm, req::ARM_GET_REG_WRITABLE_MASKS, list), -22);
+    assert_eq!(v.with(v.vm, req::ARM_GET_REG_WRITABLE_MASKS, RegMaskRange { range: 31, ..r }), -22);
+}
+
+#[test]
+fn registers_of_the_vm_are_attributes_of_the_vm() {
+    let v = Vmm::ready(&[]);
+    let id = RegId::fw_feat(0).0;
+    let attr = DeviceAttr { flags: 0, group: 0x554c_0001, attr: id, addr: DATA };
+    assert_eq!(v.with(v.vm, req::HAS_DEVICE_ATTR, attr), 0);
+    assert_eq!(v.with(v.vm, req::GET_DEVICE_ATTR, attr), 0);
+    assert_eq!(v.mem.get::<u64>(DATA), Ok(1));
+    v.mem.put(DATA, 0u64).expect("memory");
+    assert_eq!(v.with(v.vm, req::SET_DEVICE_ATTR, attr), 0);
+    v.mem.put(DATA, 2u64).expect("memory");
+    assert_eq!(v.with(v.vm, req::SET_DEVICE_ATTR, attr), -22);
+    assert_eq!(v.with(v.vm, req::SET_DEVICE_ATTR, DeviceAttr { addr: 0, ..attr }), -14);
+    assert_eq!(v.with(v.vm, req::GET_DEVICE_ATTR, DeviceAttr { attr: RegId::x(0).0, ..attr }), -6);
+    assert_eq!(v.with(v.vm, req::GET_DEVICE_ATTR, DeviceAttr { group: 0, ..attr }), -6);
+    v.mem.put(DATA, 0u64).expect("memory");
+    assert_eq!(v.ask(v.vm, req::GET_REG_LIST, DATA), -7);
+    assert!(v.mem.get::<u64>(DATA).is_ok_and(|n| n > 60));
 }
 
 #[test]

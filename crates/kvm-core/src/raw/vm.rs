@@ -129,6 +129,9 @@ pub(super) fn serve(vm: &Arc<VmHandle>, req: u32, arg: u64, caller: &Caller<'_>)
         }
         request::ARM_GET_REG_WRITABLE_MASKS => {
             let r = caller.get::<RegMaskRange>(arg)?;
+            if r.range == private::MASK_RANGE_LIST && !v.0.config.strict {
+                return mask_list(v, &r, caller);
+            }
             if r.range != 0 || r.reserved.iter().any(|w| *w != 0) {
                 return Err(Errno::EINVAL);
             }
@@ -173,6 +176,24 @@ pub(super) fn serve(vm: &Arc<VmHandle>, req: u32, arg: u64, caller: &Caller<'_>)
         }
         _ => return Err(caller.unbuilt(req, on::VM, arg)),
     }
+    Ok(0)
+}
+
+/// Its own form: `reserved[0]` is the size of the buffer, which tells how many entries there are in any case.
+fn mask_list(v: &Vm, r: &RegMaskRange, caller: &Caller<'_>) -> Result<i32> {
+    if r.reserved[1..].iter().any(|w| *w != 0) {
+        return Err(Errno::EINVAL);
+    }
+    let list = v.mask_list_bytes();
+    let header = list.get(..8).ok_or(Errno::EINVAL)?;
+    let room = r.reserved[0] as usize;
+    if room < list.len() {
+        if room >= header.len() {
+            caller.mem.write(r.addr, header)?;
+        }
+        return Err(Errno::E2BIG);
+    }
+    caller.mem.write(r.addr, &list)?;
     Ok(0)
 }
 
