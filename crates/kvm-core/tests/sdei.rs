@@ -590,7 +590,7 @@ fn e9_without_the_capability_nothing_shows() {
 #[test]
 fn version_and_features_are_registers_of_the_vm() {
     let (g, mut v) = guest();
-    let ids = [Reg::Version, Reg::Features].map(|r| id(r));
+    let ids = [Reg::Version, Reg::Features].map(id);
     let map = g.vm.reg_map().expect("map");
     assert!(ids.iter().all(|id| map.contains(id)));
     assert_eq!(g.vm.get_vm_reg(ids[0].0), Ok(sdei::VERSION_1_1));
