@@ -57,6 +57,8 @@ mod vector_fp;
 #[cfg(target_arch = "x86_64")]
 mod vector_fp_convert;
 #[cfg(target_arch = "x86_64")]
+mod vector_media;
+#[cfg(target_arch = "x86_64")]
 mod vector_more;
 #[cfg(target_arch = "x86_64")]
 pub mod vex;

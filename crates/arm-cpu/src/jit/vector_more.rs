@@ -1,7 +1,7 @@
 //! Advanced SIMD across lanes: pairs, sums, narrowing, widening, products, orders of bytes, tables; loads and stores of
 //! structures.
 
-use super::asm::{Alu, Cc, r};
+use super::asm::{Alu, Cc, Label, r};
 use super::layout::consts;
 use super::translate::{Block, mode};
 use super::vex::{Map, Op as V, Pp, Xmm};
@@ -252,24 +252,7 @@ impl Block<'_> {
             SQXTN_v | SQXTUN_v | UQXTN_v if size < 2 => {
                 let (slow, back) = self.slow_path(i);
                 let n = self.vx(i.rn, X0);
-                // The host's instructions take signed numbers, so UQXTN's above the signed ones go the slow way.
-                let unsigned = i.op != SQXTN_v;
-                let pack = match (size, unsigned) {
-                    (0, false) => p(0x63),
-                    (0, true) => PACKUSWB,
-                    (_, false) => p(0x6b),
-                    (_, true) => PACKUSDW,
-                };
-                self.a.v3(pack, X2, n, n);
-                self.a.v2(widen(size, unsigned), X3, X2);
-                self.same_or(X3, n, slow);
-                if q {
-                    let old = self.vx(i.rd, X1);
-                    self.a.v3(UNPACK_LOW64, X2, old, X2);
-                    self.v_put(i.rd, X2, ALL);
-                } else {
-                    self.v_put_low(i.rd, X2, LOW64);
-                }
+                self.narrow_exactly(i, q, size, n, i.op != SQXTN_v, slow);
                 self.a.bind(back);
             }
             SQRDMULH_v if size == 1 => {
@@ -315,13 +298,34 @@ impl Block<'_> {
                 }
                 self.v_put_low(i.rd, X1, if q { ALL } else { LOW64 });
             }
-            _ => return self.structures(i),
+            _ => return self.structures(i) || self.vector_media(i),
         }
         true
     }
 
+    /// Narrows `n` by the host's saturation, to the slow path where something saturates. The host's instructions take
+    /// signed numbers, so large unsigned ones go there, too. Uses X1, X2, X3.
+    pub fn narrow_exactly(&mut self, i: &Insn, q: bool, size: usize, n: Xmm, unsigned: bool, slow: Label) {
+        let pack = match (size, unsigned) {
+            (0, false) => p(0x63),
+            (0, true) => PACKUSWB,
+            (_, false) => p(0x6b),
+            (_, true) => PACKUSDW,
+        };
+        self.a.v3(pack, X1, n, n);
+        self.a.v2(widen(size, unsigned), X3, X1);
+        self.same_or(X3, n, slow);
+        if q {
+            let old = self.vx(i.rd, X2);
+            self.a.v3(UNPACK_LOW64, X1, old, X1);
+            self.v_put(i.rd, X1, ALL);
+        } else {
+            self.v_put_low(i.rd, X1, LOW64);
+        }
+    }
+
     /// To the slow path unless both are the same. Uses X3.
-    fn same_or(&mut self, a: Xmm, b: Xmm, slow: super::asm::Label) {
+    fn same_or(&mut self, a: Xmm, b: Xmm, slow: Label) {
         self.a.v3(PXOR, X3, a, b);
         self.a.v2(p38(0x17), X3, X3);
         self.a.flags_dirty = true;
@@ -386,7 +390,7 @@ impl Block<'_> {
     }
 
     /// The lower halves of the lanes of `x` to the lower or upper half of Rd; `size` is that of the result.
-    fn narrow(&mut self, i: &Insn, upper: bool, size: usize, x: Xmm) {
+    pub fn narrow(&mut self, i: &Insn, upper: bool, size: usize, x: Xmm) {
         match size {
             2 => self.a.v2i(PSHUFD, X0, x, 0x88),
             _ => {
@@ -582,6 +586,6 @@ impl Block<'_> {
 }
 
 /// pmovzx or pmovsx from lanes of `size`.
-fn widen(size: usize, unsigned: bool) -> V {
+pub(super) fn widen(size: usize, unsigned: bool) -> V {
     p38(if unsigned { 0x30 } else { 0x20 } + [0, 3, 5][size])
 }
