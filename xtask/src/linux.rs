@@ -28,7 +28,7 @@ pub struct Args {
     ulna: PathBuf,
     /// What executes the guest's instructions.
     #[arg(long, default_value = "interp")]
-    engine: crate::EngineArg,
+    pub engine: crate::EngineArg,
     /// Leaves the network out (where `passt` is missing).
     #[arg(long)]
     no_net: bool,
@@ -368,7 +368,8 @@ fn stolen_time(a: &Args) -> Result<()> {
     Ok(())
 }
 
-fn power_off(g: &mut Guest) -> Result<()> {
+/// Has the guest end.
+pub fn power_off(g: &mut Guest) -> Result<()> {
     let stdin = g.child.stdin.as_mut().context("stdin")?;
     stdin.write_all(b"busybox poweroff -f\n")?;
     g.ends_well(30)

@@ -12,6 +12,7 @@ mod gdb;
 mod header_check;
 mod linux;
 mod reference;
+mod sdei;
 mod stress;
 mod walls;
 
@@ -78,6 +79,8 @@ enum Task {
     Gdb(gdb::Args),
     /// Boots a Debian kernel as a user would: CPUs, disk, network.
     Linux(linux::Args),
+    /// Linux with a client of its SDEI driver: NMIs into CPUs that spin with interrupts off.
+    Sdei(sdei::Args),
     /// Modified code, TLB shoot-downs, atomics and kicks on several PEs.
     Stress(stress::Args),
     /// The generated pages of the book, and the links of all pages.
@@ -101,6 +104,7 @@ fn main() -> Result<()> {
         Task::Conformance(a) => conformance::run(&a),
         Task::Gdb(a) => gdb::run(&a),
         Task::Linux(a) => linux::run(&a),
+        Task::Sdei(a) => sdei::run(&a),
         Task::Stress(a) => stress::run(&a),
         Task::Reference(a) => reference::run(&a),
         Task::Walls => walls::run(),

@@ -82,12 +82,13 @@ static noinline void ulna_spin_with_interrupts_off(int cpu)
 	unsigned long daif;
 
 	asm volatile("mrs %0, daif\n\tmsr daifset, #15" : "=r"(daif));
-	WRITE_ONCE(spinning[cpu], true);
 	/* x15 shows whether the driver gets the registers of what was interrupted. */
 	asm volatile("	mov	x15, %0\n"
+		     "	mov	w14, 1\n"
+		     "	strb	w14, [%2]\n"
 		     "1:	ldrb	w14, [%1]\n"
 		     "	cbz	w14, 1b\n"
-		     : : "r"(MARK + cpu), "r"(&release[cpu]) : "x14", "x15", "memory");
+		     : : "r"(MARK + cpu), "r"(&release[cpu]), "r"(&spinning[cpu]) : "x14", "x15", "memory");
 	WRITE_ONCE(spinning[cpu], false);
 	asm volatile("msr daif, %0" : : "r"(daif) : "memory");
 }
