@@ -18,7 +18,7 @@ use crate::mem::tlb::NO_TAG;
 use crate::mem::zeroed::{Zeroable, zeroed_slice};
 
 /// Entries of the instruction TLB.
-const ITLB_ENTRIES: usize = 256;
+const ITLB_ENTRIES: usize = 1024;
 /// Longest block.
 const MAX_BLOCK: usize = 64;
 /// Decoded instructions kept before everything is dropped and decoded anew (32 bytes each).
@@ -127,8 +127,10 @@ pub(crate) struct Found {
     pub block: usize,
 }
 
-fn itlb_index(pc: u64) -> usize {
-    (pc >> 12) as usize & (ITLB_ENTRIES - 1)
+/// Processes that run the same program have its pages at different places.
+fn itlb_index(pc: u64, context: u64) -> usize {
+    let hash = if pc >> 63 == 0 { context << 5 } else { 0 };
+    ((pc >> 12) + hash) as usize & (ITLB_ENTRIES - 1)
 }
 
 impl CodeCache {
@@ -139,10 +141,17 @@ impl CodeCache {
         }
         self.jumps.clear();
     }
-    /// Forgets it for one page.
-    pub fn flush_itlb_page(&mut self, va: u64) {
-        self.itlb[itlb_index(va)].tag = NO_TAG;
-        self.jumps.clear_page(va);
+    /// Forgets it for some pages.
+    pub fn flush_itlb_pages(&mut self, va: u64, pages: u64) {
+        if !self.jumps.saw(va, pages) {
+            return;
+        }
+        for e in self.itlb.iter_mut() {
+            if (e.tag & !0xfff).wrapping_sub(va & !0xfff) < pages << 12 {
+                e.tag = NO_TAG;
+            }
+        }
+        self.jumps.clear_pages(va, pages);
     }
     /// A block by its indices.
     pub fn block_mut(&mut self, page: usize, block: usize) -> Option<&mut Block> {
@@ -175,9 +184,10 @@ impl Cpu {
     #[inline(always)]
     pub(crate) fn find_block(&mut self) -> Result<Found, Stop> {
         let pc = self.state.pc;
-        let e = &self.code.itlb[itlb_index(pc)];
+        let context = self.tlb.ctx[(pc >> 63) as usize];
+        let e = &self.code.itlb[itlb_index(pc, context)];
         // A misaligned PC is for the slow path; its low bits must not mix with those of the context.
-        if (e.tag ^ (pc & !0xfff | self.tlb.ctx[(pc >> 63) as usize])) | pc & 3 == 0 {
+        if (e.tag ^ (pc & !0xfff | context)) | pc & 3 == 0 {
             let guarded = e.guarded;
             if let Some(p) = self.code.pages.get(e.page as usize)
                 && p.generation == p.code_gen().load(Ordering::Relaxed)
@@ -216,7 +226,8 @@ impl Cpu {
         let page = self.code_page(slot, t.ipa & !0xfff);
         let b = self.block(page, t.ipa);
         let ctx = self.tlb.ctx[(pc >> 63) as usize];
-        self.code.itlb[itlb_index(pc)] =
+        self.code.jumps.see(pc);
+        self.code.itlb[itlb_index(pc, ctx)] =
             ItlbEntry { tag: pc & !0xfff | ctx, page: page as u32, guarded: t.info.guarded };
         let insns = &raw const *self.code.pages[page].blocks[b].insns;
         Ok(Found { insns, guarded: t.info.guarded, page, block: b })
@@ -300,7 +311,8 @@ impl Cpu {
     /// Is the page of the current PC guarded?
     pub fn guarded_page(&self) -> bool {
         let pc = self.state.pc;
-        let e = &self.code.itlb[itlb_index(pc)];
-        e.tag == (pc & !0xfff | self.tlb.ctx[(pc >> 63) as usize]) && e.guarded
+        let context = self.tlb.ctx[(pc >> 63) as usize];
+        let e = &self.code.itlb[itlb_index(pc, context)];
+        e.tag == (pc & !0xfff | context) && e.guarded
     }
 }

@@ -537,13 +537,10 @@ impl Cpu {
 
     /// Invalidates this PE's TLBs.
     pub(crate) fn invalidate_tlb(&mut self, op: TlbOp) {
+        let large = matches!(op, TlbOp::Va { va, .. } if self.tlb.may_be_large(va));
         self.tlb.invalidate(op);
         match op {
-            TlbOp::Va { va, pages, .. } if pages <= 64 => {
-                for p in 0..pages {
-                    self.code.flush_itlb_page(va.wrapping_add(p << 12));
-                }
-            }
+            TlbOp::Va { va, pages, .. } if !large && pages < 1 << 32 => self.code.flush_itlb_pages(va, pages),
             // Its contexts have no numbers any more.
             TlbOp::Asid(_) => {}
             _ => self.code.flush_itlb(),

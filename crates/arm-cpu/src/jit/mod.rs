@@ -88,7 +88,7 @@ pub enum Engine {
 }
 
 /// Entries of the jump cache.
-pub(crate) const JUMP_ENTRIES: usize = 4096;
+pub(crate) const JUMP_ENTRIES: usize = 16384;
 
 /// What generated code reads and writes beside the architectural state.
 #[repr(C)]
@@ -235,16 +235,21 @@ pub(crate) fn jump_hash(half: usize, context: u64) -> u64 {
     if half == 0 { context << 7 } else { 0 }
 }
 
+/// Words of the set of pages with code.
+const SEEN: usize = 1024;
+
 /// Where translated code for a PC stands.
 pub(crate) struct JumpCache {
     pub entries: Box<[JumpEntry]>,
-    /// Pages with entries, hashed.
-    seen: [u64; 64],
+    /// Pages that code was found on, hashed.
+    seen: Box<[u64]>,
+    /// There are some.
+    any: bool,
 }
 
 impl Default for JumpCache {
     fn default() -> Self {
-        JumpCache { entries: zeroed_slice(JUMP_ENTRIES), seen: [0; 64] }
+        JumpCache { entries: zeroed_slice(JUMP_ENTRIES), seen: vec![0; SEEN].into(), any: false }
     }
 }
 
@@ -254,12 +259,25 @@ impl JumpCache {
     }
     fn bit(va: u64) -> (usize, u64) {
         let page = va >> 12;
-        ((page >> 6) as usize & 63, 1 << (page & 63))
+        ((page >> 6) as usize & (SEEN - 1), 1 << (page & 63))
+    }
+    /// Code is on the page of `pc`.
+    pub fn see(&mut self, pc: u64) {
+        let (word, bit) = Self::bit(pc);
+        self.seen[word] |= bit;
+        self.any = true;
+    }
+    /// May code have been found on one of these pages?
+    pub fn saw(&self, va: u64, pages: u64) -> bool {
+        let seen = |p: u64| {
+            let (word, bit) = Self::bit(va.wrapping_add(p << 12));
+            self.seen[word] & bit != 0
+        };
+        self.any && (pages > 512 || (0..pages).any(seen))
     }
     /// Enters code for a PC.
     pub fn insert(&mut self, pc: u64, fetch: u64, hash: u64, host: u64) {
-        let (word, bit) = Self::bit(pc);
-        self.seen[word] |= bit;
+        self.see(pc);
         self.entries[Self::index(pc, hash)] = JumpEntry { tag: pc ^ fetch, host };
     }
     /// Forgets one piece of code.
@@ -271,16 +289,20 @@ impl JumpCache {
     }
     /// Forgets everything.
     pub fn clear(&mut self) {
-        if self.seen != [0; 64] {
+        if self.any {
             self.entries.fill(JumpEntry { tag: 0, host: 0 });
-            self.seen = [0; 64];
+            self.seen.fill(0);
+            self.any = false;
         }
     }
-    /// Forgets what may stand on the page of `va`.
-    pub fn clear_page(&mut self, va: u64) {
-        let (word, bit) = Self::bit(va);
-        if self.seen[word] & bit != 0 {
-            self.clear();
+    /// Forgets what stands on these pages.
+    pub fn clear_pages(&mut self, va: u64, pages: u64) {
+        // The context stands above 48 bits of address.
+        const LOW: u64 = (1 << 48) - 1;
+        for e in self.entries.iter_mut() {
+            if (e.tag & LOW).wrapping_sub(va & LOW & !0xfff) & LOW < pages << 12 {
+                e.tag = 0;
+            }
         }
     }
 }

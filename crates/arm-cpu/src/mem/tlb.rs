@@ -205,7 +205,8 @@ impl Tlb {
         n..n + (1u64 << (size.min(63) - 21)).min(LARGE as u64)
     }
 
-    fn may_be_large(&self, va: u64) -> bool {
+    /// May a translation of more than 4 KiB have been seen here?
+    pub fn may_be_large(&self, va: u64) -> bool {
         let n = (va >> 21) as usize & (LARGE - 1);
         self.large[n / 64] >> (n % 64) & 1 != 0
     }
@@ -353,4 +354,74 @@ const fn span(entries: usize) -> u32 {
 /// Copies bit 55 into bits 63:56.
 pub fn sign_extend(va: u64) -> u64 {
     ((va << 8) as i64 >> 8) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(asid: u16) -> CtxKey {
+        CtxKey {
+            high: false,
+            ttbr: 0x1000,
+            asid: Some(asid),
+            regime: 0,
+            el1: true,
+            pan: false,
+            big_endian: false,
+        }
+    }
+
+    /// Enters pages one after the other, `per` instructions apart.
+    fn fill(t: &mut Tlb, pages: u64, ctx: u64, icount: &mut u64, per: u64) {
+        for p in 0..pages {
+            let va = p << 12;
+            t.about_to_fill(va, va | ctx, *icount);
+            let n = t.index(va);
+            t.data[n] = Entry { tag_r: va | ctx, tag_w: NO_TAG, addend: 0, meta: 12 };
+            *icount += per;
+        }
+    }
+
+    #[test]
+    fn the_first_level_grows_with_what_is_touched_and_shrinks_when_little_is() {
+        let (mut t, mut icount) = (Tlb::new(), 0);
+        let (ctx, _) = t.context(key(1));
+        for _ in 0..8 {
+            fill(&mut t, 16384, ctx, &mut icount, 10);
+        }
+        assert!(t.mask + 1 >= 16384, "{}", t.mask);
+        assert_eq!(t.span as usize, t.mask * size_of::<Entry>());
+        t.flush();
+        for _ in 0..3 {
+            t.flush();
+        }
+        assert_eq!(t.mask + 1, LEAST);
+        // As many misses, but far apart: they cost little.
+        for _ in 0..8 {
+            fill(&mut t, 16384, ctx, &mut icount, 10_000);
+        }
+        assert_eq!(t.mask + 1, LEAST);
+    }
+
+    #[test]
+    fn an_asid_that_is_invalidated_gets_new_numbers_and_others_keep_theirs() {
+        let mut t = Tlb::new();
+        let (one, two) = (t.context(key(1)).0, t.context(key(2)).0);
+        t.invalidate(TlbOp::Asid(1));
+        assert_eq!(t.context(key(2)).0, two);
+        let again = t.context(key(1)).0;
+        assert!(again != one && again != two);
+    }
+
+    #[test]
+    fn places_of_large_blocks_are_known() {
+        let mut t = Tlb::new();
+        assert!(!t.may_be_large(0x4020_0000));
+        let bits: Vec<u64> = Tlb::large_bits(0x4020_0000, 21).collect();
+        assert_eq!(bits, [0x201]);
+        assert_eq!(Tlb::large_bits(0x7fff_0000, 30).count(), 512);
+        t.large[0x201 / 64] |= 1 << (0x201 % 64);
+        assert!(t.may_be_large(0x403f_f000) && !t.may_be_large(0x4040_0000));
+    }
 }
