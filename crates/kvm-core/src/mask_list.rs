@@ -8,6 +8,7 @@ use ulna_arm_cpu::SysReg;
 use ulna_kvm_abi::RegId;
 use ulna_machine::{Machine, Policy};
 
+use crate::firmware::sdei;
 use crate::vm::Vm;
 
 /// Version of the list's form.
@@ -106,6 +107,15 @@ impl Vm {
                 limit: *FREQUENCIES.end(),
                 access: Access::VmRegister,
                 group: group::COUNTER,
+            });
+        }
+        if vm.firmware.sdei.get().is_some() {
+            list.push(MaskEntry {
+                id: sdei::Reg::Features.id().0,
+                mask: sdei::Features::MASK,
+                limit: sdei::Features::MOST.0,
+                access: Access::VmRegister,
+                group: 0,
             });
         }
         list

@@ -597,6 +597,15 @@ fn version_and_features_are_registers_of_the_vm() {
     g.vm.set_vm_reg(ids[0].0, sdei::VERSION_1_0).expect("version");
     assert_eq!(words(&mut v, Reg::Version), [sdei::VERSION_1_0]);
     assert_eq!(g.vm.set_vm_reg(ids[1].0, 17), Err(Errno::EINVAL));
+    // The list of masks tells the most that there can be; no more is taken.
+    let entry = |g: &Guest| g.vm.mask_list().into_iter().find(|e| e.id == ids[1].0);
+    let most = entry(&g).expect("entry");
+    assert_eq!(most.mask, 0x7_ffff);
+    g.vm.set_vm_reg(ids[1].0, most.limit).expect("the most");
+    for more in [most.limit + 1, most.limit + 0x100, most.limit | 1 << 19] {
+        assert_eq!(g.vm.set_vm_reg(ids[1].0, more), Err(Errno::EINVAL), "{more:#x}");
+    }
+    assert_eq!(entry(&Guest::new("n1", ClockKind::Host)), None);
 }
 
 #[test]

@@ -12,6 +12,9 @@ impl Features {
     /// All that this implementation can do.
     pub const MOST: Features = Features(7 << 16 | 32 << 8 | 16);
 
+    /// Bits that mean something.
+    pub const MASK: u64 = 0x7_ffff;
+
     /// Private events that can be bound to PPIs.
     pub fn private(self) -> usize {
         (self.0 & 0xff) as usize
