@@ -64,6 +64,8 @@ pub fn run(a: &Args) -> Result<()> {
     story("boots to init with 1 vCPU and powers off", &|| boots(a, 1))?;
     story("boots to init with 4 vCPUs and powers off", &|| boots(a, 4))?;
     story("a GICv2 host boots", &|| gicv2(a))?;
+    story("vCPUs that are enabled while it runs", &|| hotplug(a))?;
+    story("a pause that the guest does not see", &|| pause(a))?;
     story("the PMU: counters and their interrupt", &|| pmu(a))?;
     story("hypercall services come and go", &|| services(a))?;
     story("stolen time is told", &|| stolen_time(a))?;
@@ -290,6 +292,67 @@ fn uefi_variables(a: &Args) -> Result<()> {
 }
 
 /// perf of the kernel takes the PMU; its interrupt shows what it counts when perf is asked to sample.
+/// `ulna ctl` on the guest of this name; what it says when it refuses.
+fn ctl(a: &Args, args: &[&str]) -> Result<std::result::Result<(), String>> {
+    let out = Command::new(&a.ulna).arg("ctl").args(args).output().context("ulna ctl")?;
+    let refused = || String::from_utf8_lossy(&out.stderr).trim().to_owned();
+    Ok(if out.status.success() { Ok(()) } else { Err(refused()) })
+}
+
+/// Done by `ulna ctl`.
+fn told(a: &Args, args: &[&str]) -> Result<()> {
+    ctl(a, args)?.map_err(|e| anyhow::anyhow!("ulna ctl {args:?}: {e}"))
+}
+
+/// H3: Linux sees all possible CPUs; one that is disabled cannot be switched on, and can once it is enabled.
+fn hotplug(a: &Args) -> Result<()> {
+    let vm = format!("xtask-hotplug-{}", std::process::id());
+    let more = ["--cpus", "2", "--max-cpus", "64", "--memory", "512M", "--name", &vm];
+    let mut g = Guest::start(a, "shell", &more)?;
+    g.wait("# ", 90)?;
+    let seen =
+        g.shell("cd /sys/devices/system/cpu; cat possible online; dmesg | grep -c 'failed to boot'")?;
+    ensure!(seen.split_whitespace().eq(["0-63", "0-1", "0"]), "possible, online, complaints: {seen}");
+    let denied = |g: &mut Guest| -> Result<()> {
+        let out = g.shell("echo 1 > cpu5/online; cat online")?;
+        ensure!(out.contains("Operation not permitted") && out.trim().ends_with("0-1"), "cpu5: {out}");
+        Ok(())
+    };
+    denied(&mut g)?;
+    told(a, &[&vm, "cpu", "enable", "5"])?;
+    let on = g.shell(
+        "echo 1 > cpu5/online; cat online; taskset 20 sh -c 'grep Cpus_allowed_list /proc/self/status'",
+    )?;
+    ensure!(on.contains("0-1,5"), "cpu5 after it was enabled: {on}");
+    let refused = ctl(a, &[&vm, "cpu", "disable", "5"])?;
+    ensure!(refused.is_err_and(|e| e.contains("vCPU 5 is on")), "a vCPU that is on was disabled");
+    let off = g.shell("echo 0 > cpu5/online; cat online")?;
+    ensure!(off.trim() == "0-1", "cpu5 offline: {off}");
+    told(a, &[&vm, "cpu", "disable", "5"])?;
+    denied(&mut g)?;
+    power_off(&mut g)
+}
+
+/// Linux's uptime and its wall clock do not see a pause of 5 seconds, and no watchdog barks.
+fn pause(a: &Args) -> Result<()> {
+    let vm = format!("xtask-pause-{}", std::process::id());
+    let mut g = Guest::start(a, "shell", &["--cpus", "2", "--memory", "512M", "--name", &vm])?;
+    g.wait("# ", 90)?;
+    let uptime = |g: &mut Guest| -> Result<f64> {
+        let out = g.shell("cat /proc/uptime")?;
+        out.split_whitespace().next().and_then(|u| u.parse().ok()).with_context(|| format!("uptime: {out}"))
+    };
+    let (before, begin) = (uptime(&mut g)?, Instant::now());
+    told(a, &[&vm, "pause"])?;
+    std::thread::sleep(Duration::from_secs(5));
+    told(a, &[&vm, "resume"])?;
+    let (after, host) = (uptime(&mut g)?, begin.elapsed().as_secs_f64());
+    ensure!(after >= before && after - before < host - 4.5, "guest {before} to {after} s, host {host} s");
+    let log = g.shell("dmesg | grep -ci 'stall\\|lockup\\|clocksource.*unstable'")?;
+    ensure!(log.trim() == "0", "the guest's log complains of the pause");
+    power_off(&mut g)
+}
+
 fn pmu(a: &Args) -> Result<()> {
     let mut g = Guest::start(a, "shell", &["--cpus", "2", "--memory", "512M"])?;
     g.wait("# ", 90)?;

@@ -552,3 +552,61 @@ fn curl_reads_the_description() {
     let doc: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(doc["openapi"], "3.1.0");
 }
+
+/// A guest that spins with all interrupts masked takes the host's SDEI event, as often as it is raised.
+#[test]
+fn an_nmi_reaches_a_guest_that_spins_with_interrupts_masked() {
+    let place = Place::new();
+    // EVENT_REGISTER 0x40756C00, EVENT_ENABLE, PE_UNMASK, 'r' (ready) or 'b' (bad), spin; the handler prints 'N'.
+    let words = [
+        0xd2a1_2014, // mov x20, #0x9000000
+        0xd28d_8001, // mov x1, #0x6c00
+        0xf2a8_0ea1, // movk x1, #0x4075, lsl #16
+        0x1000_0302, // adr x2, 6c <handler>
+        0xd280_0003, // mov x3, #0x0
+        0xd280_0004, // mov x4, #0x0
+        0xd280_0005, // mov x5, #0x0
+        0xd280_0420, // mov x0, #0x21
+        0xf2b8_8000, // movk x0, #0xc400, lsl #16
+        0xd400_0002, // hvc #0x0
+        0xb500_01c0, // cbnz x0, 60 <bad>
+        0xd28d_8001, // mov x1, #0x6c00
+        0xf2a8_0ea1, // movk x1, #0x4075, lsl #16
+        0xd280_0440, // mov x0, #0x22
+        0xf2b8_8000, // movk x0, #0xc400, lsl #16
+        0xd400_0002, // hvc #0x0
+        0xb500_0100, // cbnz x0, 60 <bad>
+        0xd280_0580, // mov x0, #0x2c
+        0xf2b8_8000, // movk x0, #0xc400, lsl #16
+        0xd400_0002, // hvc #0x0
+        0xd503_4fdf, // msr daifset, #0xf
+        0x5280_0e43, // mov w3, #0x72
+        0xb900_0283, // str w3, [x20]
+        0x1400_0000, // b 5c <spin>
+        0x5280_0c43, // mov w3, #0x62
+        0xb900_0283, // str w3, [x20]
+        0x17ff_fffd, // b 5c <spin>
+        0xd2a1_2014, // mov x20, #0x9000000
+        0x5280_09c3, // mov w3, #0x4e
+        0xb900_0283, // str w3, [x20]
+        0xd280_04a0, // mov x0, #0x25
+        0xf2b8_8000, // movk x0, #0xc400, lsl #16
+        0xd280_0001, // mov x1, #0x0
+        0xd400_0002, // hvc #0x0
+        0x1400_0000, // b 88 <handler+0x1c>
+    ];
+    let mut m = place.machine("spin", &words, &["--services", "sdei=1.1"]);
+    let output = m.output();
+    assert_eq!(m.info()["services"]["sdei"], "1.1");
+    assert_eq!(output.recv_timeout(Duration::from_secs(10)), Ok(b'r'));
+    for _ in 0..10 {
+        m.well(&["nmi", "--cpu", "0"]);
+        assert_eq!(output.recv_timeout(Duration::from_secs(10)), Ok(b'N'));
+    }
+    // In a pause it waits.
+    m.well(&["pause"]);
+    m.well(&["nmi"]);
+    assert!(output.recv_timeout(Duration::from_millis(100)).is_err());
+    m.well(&["resume"]);
+    assert_eq!(output.recv_timeout(Duration::from_secs(10)), Ok(b'N'));
+}
