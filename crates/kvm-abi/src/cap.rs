@@ -82,6 +82,6 @@ mod tests {
     #[test]
     fn numbers_are_in_order_and_differ() {
         assert!(super::ALL.windows(2).all(|w| w[0].1 < w[1].1));
-        assert_eq!(super::ALL.len(), 65);
+        assert_eq!(super::ALL.len(), 66);
     }
 }
