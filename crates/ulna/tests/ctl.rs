@@ -498,7 +498,8 @@ fn vcpus_that_never_ran_cost_little() {
     let (few, many) = (resident("few", "2"), resident("many", "512"));
     // H4 wants 64 KiB each.
     assert!(many.0.saturating_sub(few.0) <= 510 * 160, "{} KiB for 510 vCPUs", many.0 - few.0);
-    assert_eq!(many.1, few.1, "threads");
+    // Other threads come and go while a machine starts; 510 would not go unseen.
+    assert!(many.1.abs_diff(few.1) <= 4, "{} threads with 2 vCPUs, {} with 512", few.1, many.1);
 }
 
 #[test]
