@@ -157,7 +157,7 @@ impl IrqFds {
         if let Some(w) = &*slot {
             return Ok(w.clone());
         }
-        let host = |e: HostErrno| Errno(e.raw_os_error());
+        let host = |e: HostErrno| Errno::new(e.raw_os_error());
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(host)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(host)?;
         epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN).map_err(host)?;

@@ -25,7 +25,7 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// `len` bytes, whole pages.
     pub(crate) fn new(name: &str, len: usize) -> Result<Mapping> {
-        let host = |e: rustix::io::Errno| Errno(e.raw_os_error());
+        let host = |e: rustix::io::Errno| Errno::new(e.raw_os_error());
         let file = memfd_create(name, MemfdFlags::CLOEXEC).map_err(host)?;
         ftruncate(&file, len as u64).map_err(host)?;
         let prot = ProtFlags::READ | ProtFlags::WRITE;

@@ -233,7 +233,7 @@ impl Vm {
         let checked = new.insert(f.base, f.nr_functions, f.action);
         match checked {
             // What is wrong in itself is told even after the VM has run.
-            Err(Errno::EINVAL) => Err(Errno::EINVAL),
+            Err(e) if e == Errno::EINVAL => Err(e),
             _ if self.0.started.load(Ordering::SeqCst) => Err(Errno::EBUSY),
             Err(e) => Err(e),
             Ok(()) => {

@@ -374,7 +374,7 @@ fn make_gic(
     };
     let lacks = |version: u32| {
         move |e: Errno| match e {
-            Errno::ENODEV => {
+            e if e == Errno::ENODEV => {
                 Error::Usage(format!("--gic {version}: the profile's host has no such controller for guests"))
             }
             e => Error::Internal(format!("creating the interrupt controller: {e}")),
@@ -419,7 +419,7 @@ fn make_gic(
             address(&*its, dev::ITS_ADDR_TYPE, layout::ITS)?;
             Some(its)
         }
-        Err(Errno::ENODEV) => None,
+        Err(e) if e == Errno::ENODEV => None,
         Err(e) => return Err(Error::Internal(format!("creating the ITS: {e}"))),
     };
     start(&*gic)?;

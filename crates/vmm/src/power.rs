@@ -83,7 +83,7 @@ pub fn forward(vm: &dyn Vm, modern: bool) -> Result<bool, Errno> {
         let filter = SmcccFilter { base, nr_functions, action: FORWARD, ..Default::default() };
         match vm.set_smccc_filter(&filter) {
             Ok(()) => {}
-            Err(Errno::ENXIO | Errno::ENOTTY) => return Ok(false),
+            Err(e) if [Errno::ENXIO, Errno::ENOTTY].contains(&e) => return Ok(false),
             Err(e) => return Err(e),
         }
     }

@@ -203,7 +203,8 @@ fn run(vcpu: &mut dyn Vcpu, common: &Common, id: u32, door: Option<&Door>) -> Op
             Ok(VcpuExit::SystemEvent(kind, data)) => {
                 return Some(News::Crash(format!("The guest crashed: system event {kind}, data {data:x?}")));
             }
-            Ok(VcpuExit::Intr) | Err(Errno::EINTR) => interrupted = true,
+            Ok(VcpuExit::Intr) => interrupted = true,
+            Err(e) if e == Errno::EINTR => interrupted = true,
             Ok(VcpuExit::Debug(esr, far)) if door.is_some() => {
                 if door.is_some_and(|d| !d.wait(vcpu, Came::Debug(esr, far))) {
                     return None;
@@ -239,10 +240,10 @@ fn serve(vcpu: &mut dyn Vcpu, targets: &[Target], function: u64) -> Result<(), E
 /// What KVM_RUN means by an errno (kvm-arm64-abi.md §3.3).
 fn why(errno: Errno) -> String {
     match errno {
-        Errno::ENOSYS => {
+        e if e == Errno::ENOSYS => {
             "a load or store outside memory by an instruction that KVM cannot emulate (ENOSYS)".into()
         }
-        Errno::EFAULT => "an access to memory that has no backing (EFAULT)".into(),
+        e if e == Errno::EFAULT => "an access to memory that has no backing (EFAULT)".into(),
         other => other.to_string(),
     }
 }

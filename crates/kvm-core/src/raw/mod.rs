@@ -183,7 +183,8 @@ pub fn ioctl(d: &Descriptor, request: u32, arg: u64, caller: &Caller<'_>) -> i32
     }
 }
 
-fn serve(d: &Descriptor, request: u32, arg: u64, caller: &Caller<'_>) -> Result<i32> {
+/// The same with the reason for a refusal ([`Errno::why`]).
+pub fn serve(d: &Descriptor, request: u32, arg: u64, caller: &Caller<'_>) -> Result<i32> {
     match d {
         Descriptor::System(_) => {}
         Descriptor::Vm(vm) | Descriptor::Device(vm, _) => vm.check_caller(caller)?,

@@ -43,7 +43,7 @@ unsafe impl Sync for RunPage {}
 impl RunPage {
     /// A zero page; with `shared`, one that a file descriptor stands for.
     pub fn new(shared: bool) -> Result<RunPage> {
-        let host = |e: rustix::io::Errno| Errno(e.raw_os_error());
+        let host = |e: rustix::io::Errno| Errno::new(e.raw_os_error());
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         let file = if shared {
             let f = memfd_create("kvm-vcpu", MemfdFlags::CLOEXEC).map_err(host)?;

@@ -69,5 +69,5 @@ impl CapsArgs {
 
 /// An answer, or the name of the errno.
 fn shown(answer: i32) -> String {
-    if answer < 0 { format!("{:?}", Errno(-answer)) } else { answer.to_string() }
+    if answer < 0 { format!("{:?}", Errno::new(-answer)) } else { answer.to_string() }
 }

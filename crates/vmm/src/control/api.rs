@@ -177,7 +177,7 @@ fn nmi(machine: &Machine, _: &str, body: &[u8]) -> Answer {
     }
     match (life.nmi)(request.cpu) {
         Ok(()) => json(200, &Raised { raised: true }).into(),
-        Err(Errno::EINVAL) => {
+        Err(e) if e == Errno::EINVAL => {
             error(409, "the guest takes no NMI: it has no SDEI (ulna run --services sdei=1.1)").into()
         }
         Err(e) => error(409, &format!("KVM refuses: {e}")).into(),
