@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 /// Rooms from the bottom up; a crate may depend on those of lower floors. (crate, floor, may hold `unsafe`)
-const ROOMS: [(&str, u32, bool); 16] = [
+const ROOMS: [(&str, u32, bool); 17] = [
     ("kvm-abi", 0, false),
     ("arm-regs", 0, false),
     ("vgic", 0, false),
     ("devices", 0, false),
     ("profile", 1, false),
     ("machine", 2, false),
+    ("trace", 3, false),
     ("arm-cpu", 2, true),
     ("kvm-core", 3, true),
     ("kvm-backend", 4, true),

@@ -178,7 +178,10 @@ mod tests {
         assert_eq!(format!("{e}"), "EINVAL (ID_AA64PFR0_EL1.EL0 is 0x12, at most 1)");
         assert_eq!((e, format!("{e:?}")), (Errno::EINVAL, "EINVAL".into()));
         assert_eq!(format!("{}", Errno::EBUSY), "EBUSY (busy)");
-        assert_eq!(format!("{}", Errno::EBUSY.because("slot {} of {}, {x}").value(3)), "EBUSY (slot 3 of 0, 0x0)");
+        assert_eq!(
+            format!("{}", Errno::EBUSY.because("slot {} of {}, {x}").value(3)),
+            "EBUSY (slot 3 of 0, 0x0)"
+        );
         assert_eq!(format!("{}", Errno::EBUSY.because("odd {")), "EBUSY (odd )");
         assert!(Errno::EBUSY.why().is_none() && e.why().is_some());
         assert_eq!(e.or_because("else").why(), e.why());
