@@ -68,6 +68,7 @@ pub fn run(a: &Args) -> Result<()> {
     story("a pause that the guest does not see", &|| pause(a))?;
     story("the PMU: counters and their interrupt", &|| pmu(a))?;
     story("hypercall services come and go", &|| services(a))?;
+    story("CPUs of two kinds by name", &|| identities(a))?;
     story("stolen time is told", &|| stolen_time(a))?;
     story("a disk: files both ways, fsck clean", &|| disk(a))?;
     if !a.no_net {
@@ -407,6 +408,23 @@ fn services(a: &Args) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// H9: two MIDRs in Linux's sysfs, and one set of features.
+fn identities(a: &Args) -> Result<()> {
+    let more = ["--cpus", "4", "--memory", "512M", "--identity", "a72:2,a53:2"];
+    let mut g = Guest::start(a, "shell", &more)?;
+    g.wait("# ", 90)?;
+    let midrs = g.shell("cat /sys/devices/system/cpu/cpu[0-3]/regs/identification/midr_el1")?;
+    let want = ["0x00000000410fd083", "0x00000000410fd083", "0x00000000410fd034", "0x00000000410fd034"];
+    ensure!(midrs.split_whitespace().eq(want), "MIDRs: {midrs}");
+    let features = g.shell(
+        "grep ^Features /proc/cpuinfo | sort -u | wc -l; grep 'CPU part' /proc/cpuinfo | sort -u | wc -l",
+    )?;
+    ensure!(features.split_whitespace().eq(["1", "2"]), "kinds of features, of CPUs: {features}");
+    let log = g.shell("dmesg | grep -c 'SANITY CHECK\\|Unsupported CPU feature'")?;
+    ensure!(log.trim() == "0", "Linux finds CPUs that do not fit together");
+    power_off(&mut g)
 }
 
 /// More busy vCPUs than the host has CPUs: the guest is told what they lack.

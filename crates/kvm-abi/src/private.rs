@@ -7,7 +7,8 @@
 pub const CAP_REG_SCOPE: u32 = 0x554c_0001;
 /// SDEI.
 pub const CAP_SDEI: u32 = 0x554c_0002;
-/// Identity registers of each vCPU's own.
+/// MIDR_EL1, REVIDR_EL1 and AIDR_EL1 are each vCPU's own: enabled before the first vCPU, and after
+/// KVM_CAP_ARM_WRITABLE_IMP_ID_REGS. Feature registers stay the VM's.
 pub const CAP_HET_IDENTITY: u32 = 0x554c_0003;
 /// How many bitmaps of firmware services are listed, as KVM_CAP_ARM_HVC_FW_REG_BMAP was once to answer.
 pub const CAP_HVC_FW_REG_BMAP: u32 = 0x554c_0004;

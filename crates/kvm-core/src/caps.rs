@@ -68,10 +68,18 @@ impl Vm {
             private::CAP_REG_SCOPE if !vm.config.strict && args[0] <= 1 => {
                 vm.before_vcpus(Errno::EBUSY, || vm.tagging.store(args[0] == 1, Ordering::SeqCst))
             }
+            // Who asks has to have asked for writable identity.
+            private::CAP_HET_IDENTITY if has_het_identity(&vm.config) && vm.identity_is_writable() => {
+                vm.before_vcpus(Errno::EBUSY, || vm.het_identity.store(true, Ordering::SeqCst))
+            }
             sdei::CAP if !vm.config.strict => self.enable_sdei(),
             _ => Err(Errno::EINVAL),
         }
     }
+}
+
+fn has_het_identity(config: &KvmConfig) -> bool {
+    !config.strict && has_imp_ids(config)
 }
 
 fn common(config: &KvmConfig, n: u32) -> i32 {
@@ -121,6 +129,7 @@ fn common(config: &KvmConfig, n: u32) -> i32 {
         cap::ARM_SUPPORTED_REG_MASK_RANGES if config.strict => 1,
         cap::ARM_SUPPORTED_REG_MASK_RANGES => 1 | 1 << private::MASK_RANGE_LIST,
         cap::ARM_WRITABLE_IMP_ID_REGS => has_imp_ids(config).into(),
+        private::CAP_HET_IDENTITY => has_het_identity(config).into(),
         private::CAP_REG_SCOPE if !config.strict => {
             private::REG_SCOPE_MAP | private::REG_SCOPE_VM_ATTRS | private::REG_SCOPE_TAGS
         }

@@ -15,7 +15,7 @@ use crate::Result;
 use crate::firmware::sdei;
 use crate::vcpu::Vcpu;
 use crate::vm::is_vm_wide;
-use crate::vm_regs::IDENTITY;
+use crate::vm_regs::{IDENTITY, check_identity, identity_mask};
 
 /// Timer registers have ids of their own, with CNTV_CVAL and CNTVCT swapped as the UAPI froze them.
 mod timer_id {
@@ -178,6 +178,14 @@ impl Vcpu {
         let m = self.check_initialised()?;
         let r = self.listed(enc)?;
         if !self.is_the_vms(r) {
+            if let (Some(mask), true) = (identity_mask(r), self.vm.het_identity.load(Ordering::SeqCst)) {
+                // The lock keeps the first run out between the check and the write.
+                let _configuration = self.vm.id_values();
+                let started = self.vm.started.load(Ordering::SeqCst);
+                let v = check_identity(self.cpu.state.sys(r), v, mask, started)?;
+                self.cpu.state.set_sys(r, v);
+                return Ok(());
+            }
             if self.set_pmu_register(&m, r, v) {
                 return Ok(());
             }
@@ -193,7 +201,7 @@ impl Vcpu {
 
     /// Has the VM the only value of this system register?
     fn is_the_vms(&self, r: SysReg) -> bool {
-        is_vm_wide(r) || IDENTITY.contains(&r) && self.vm.identity_is_writable()
+        is_vm_wide(r) || IDENTITY.contains(&r) && self.vm.identity_is_the_vms()
     }
 
     fn untagged(&self, id: RegId) -> Result<RegId> {

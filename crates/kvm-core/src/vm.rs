@@ -68,6 +68,8 @@ pub(crate) struct VmInner {
     pub nisv_to_user: AtomicBool,
     /// KVM_CAP_ARM_WRITABLE_IMP_ID_REGS was enabled.
     pub writable_identity: AtomicBool,
+    /// Identity registers are each vCPU's own.
+    pub het_identity: AtomicBool,
     /// KVM_GET_REG_LIST on a vCPU says which registers are the VM's.
     pub tagging: AtomicBool,
     /// Instructions that the vCPU of an instruction clock had executed when it last left the guest.
@@ -128,6 +130,7 @@ impl Vm {
             dead: AtomicBool::new(false),
             nisv_to_user: AtomicBool::new(false),
             writable_identity: AtomicBool::new(false),
+            het_identity: AtomicBool::new(false),
             tagging: AtomicBool::new(false),
             icount: AtomicU64::new(0),
             system_suspend: AtomicBool::new(false),
@@ -408,8 +411,10 @@ impl VmInner {
     pub fn start(&self, m: &Machine, vgic3: bool, mut take: impl FnMut(SysReg, u64)) {
         let mut values = self.id_values();
         self.finish(&mut values, m, vgic3);
+        let own_identity = self.het_identity.load(Ordering::SeqCst);
         for &r in SysReg::ALL {
-            if is_vm_wide(r) || IDENTITY.contains(&r) || r == SysReg::CNTFRQ_EL0 {
+            let identity = IDENTITY.contains(&r) && !own_identity;
+            if is_vm_wide(r) || identity || r == SysReg::CNTFRQ_EL0 {
                 take(r, values[r as usize]);
             }
         }

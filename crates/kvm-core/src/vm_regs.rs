@@ -34,6 +34,16 @@ pub(crate) fn identity_mask(r: SysReg) -> Option<u64> {
     }
 }
 
+/// The value of an implementation id after `v` was written: until the VM has started any that has meaning.
+pub(crate) fn check_identity(now: u64, v: u64, mask: u64, started: bool) -> Result<u64> {
+    match v {
+        _ if v == now => Ok(v),
+        _ if started => Err(Errno::EBUSY),
+        _ if v & !mask != 0 => Err(Errno::EINVAL),
+        _ => Ok(v),
+    }
+}
+
 /// Is this kernel or this VM one in which the register shows?
 type Shown = fn(&VmInner) -> bool;
 
@@ -108,9 +118,14 @@ impl VmInner {
         self.writable_identity.load(Ordering::SeqCst)
     }
 
+    /// Is an implementation id the VM's, or that of the host or of each vCPU?
+    pub fn identity_is_the_vms(&self) -> bool {
+        self.identity_is_writable() && !self.het_identity.load(Ordering::SeqCst)
+    }
+
     /// Has the VM one value of this register?
     fn is_scoped_sysreg(&self, m: &Machine, r: SysReg) -> bool {
-        let identity = IDENTITY.contains(&r) && self.identity_is_writable();
+        let identity = IDENTITY.contains(&r) && self.identity_is_the_vms();
         let frequency = r == SysReg::CNTFRQ_EL0 && self.frequency_is_writable();
         m.listed(r) && (is_vm_wide(r) || in_id_space(r) || identity) || frequency
     }
@@ -212,15 +227,8 @@ impl VmInner {
             };
         }
         if let Some(mask) = identity_mask(r) {
-            return match v {
-                _ if v == now => Ok(()),
-                _ if started => Err(Errno::EBUSY),
-                _ if v & !mask != 0 => Err(Errno::EINVAL),
-                _ => {
-                    values[r as usize] = v;
-                    Ok(())
-                }
-            };
+            values[r as usize] = check_identity(now, v, mask, started)?;
+            return Ok(());
         }
         if started {
             if m.refused_even_after_run(r, v).is_some() {

@@ -279,3 +279,57 @@ fn i1_without_a_list_nothing_tells_of_one() {
     assert_eq!(try_set(&mut v, RegId::fw_feat(3), 7), Err(Errno::EINVAL));
     assert_eq!(try_set(&mut v, RegId::fw_feat(3), 1), Err(Errno::EBUSY));
 }
+
+/// H9: a big and a little core by name; what they can do is the VM's.
+#[test]
+fn h9_two_identities_and_one_set_of_features() {
+    const HET: u32 = private::CAP_HET_IDENTITY;
+    let kvm = kvm_of((6, 15), false);
+    let g = Guest::of(&kvm);
+    assert_eq!(g.vm.check_extension(HET), Ok(1));
+    assert_eq!(g.vm.enable_cap(HET, 0, [0; 4]), Err(Errno::EINVAL), "writable identity comes first");
+    g.vm.enable_cap(239, 0, [0; 4]).expect("writable identity");
+    g.vm.enable_cap(HET, 0, [0; 4]).expect("of each vCPU's own");
+    let ids = [SysReg::MIDR_EL1, SysReg::REVIDR_EL1, SysReg::AIDR_EL1];
+    let isar0 = SysReg::ID_AA64ISAR0_EL1;
+    let seen = [ids[0], ids[1], ids[2], isar0];
+    let program: Vec<u32> =
+        seen.iter().flat_map(|r| [vec![mrs(0, *r)], done(0)].concat()).chain([B_SELF]).collect();
+    g.memory.program(0, &program);
+    let mut v = vcpus(&g, 3);
+    assert_eq!(g.vm.enable_cap(HET, 0, [0; 4]), Err(Errno::EBUSY));
+    // Who is not told otherwise is as the host.
+    let host = ids.map(|r| get(&mut v[2], RegId::sysreg(r.code())));
+    let map = g.vm.reg_map().expect("map");
+    let cores = [[0x410f_d083, 1, 2], [0x410f_d034, 0x1234_5678_9abc_def0, 3]];
+    for (n, core) in cores.iter().enumerate() {
+        for (r, x) in ids.into_iter().zip(core) {
+            let id = RegId::sysreg(r.code());
+            assert!(!map.contains(&id) && has(&g.vm, id.0) == Err(Errno::ENXIO), "{r:?} is no more the VM's");
+            set(&mut v[n], id, *x);
+        }
+    }
+    assert_eq!(try_set(&mut v[0], MIDR, 1 << 32), Err(Errno::EINVAL), "reserved");
+    // Features stay those of the VM.
+    let id = RegId::sysreg(isar0.code());
+    let lowered = get(&mut v[0], id) & !(0xf << 20);
+    set(&mut v[1], id, lowered);
+    for (v, core) in v.iter_mut().zip(cores.iter().chain([&host])) {
+        assert_eq!(get(v, id), lowered);
+        assert_eq!(ids.map(|r| get(v, RegId::sysreg(r.code()))), *core);
+        assert_eq!([(); 4].map(|()| result(v)), [core[0], core[1], core[2], lowered], "what the guest reads");
+        // Once the VM has started they are as they are, for all.
+        assert_eq!(try_set(v, MIDR, core[0]), Ok(()));
+        assert_eq!(try_set(v, MIDR, core[0] ^ 1), Err(Errno::EBUSY));
+    }
+    // A reset does not change who one is.
+    v[1].init(&features(PSCI)).expect("reset");
+    assert_eq!(get(&mut v[1], MIDR), cores[1][0]);
+    // An older kernel, and strict mode, know nothing of it.
+    for kvm in [kvm_of((6, 12), false), kvm_of((6, 15), true)] {
+        let g = Guest::of(&kvm);
+        let _ = g.vm.enable_cap(239, 0, [0; 4]);
+        assert_eq!(g.vm.check_extension(HET), Ok(0));
+        assert_eq!(g.vm.enable_cap(HET, 0, [0; 4]), Err(Errno::EINVAL));
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use ulna_profile::KernelLevel;
+use ulna_vmm::identity::Cluster;
 use ulna_vmm::{Disk, Net, Serial};
 
 /// A size: a number with K, M, G or T behind it; MiB without.
@@ -33,6 +34,21 @@ pub fn kernel(text: &str) -> Result<KernelLevel, String> {
     let parts = text.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
     let (major, minor) = parts.ok_or("kernels are like 6.12")?;
     Ok(KernelLevel { major, minor })
+}
+
+/// `WHO[:COUNT]`.
+pub fn cluster(text: &str) -> Result<Cluster<String>, String> {
+    let (who, count) = match text.rsplit_once(':') {
+        Some((who, count)) => {
+            (who, Some(count.parse().map_err(|_| format!("{count:?} is no number of vCPUs"))?))
+        }
+        None => (text, None),
+    };
+    if who.is_empty() {
+        Err("clusters are like a72:4,a53:2".into())
+    } else {
+        Ok(Cluster { who: who.into(), count })
+    }
 }
 
 /// `path=F[,readonly]`.

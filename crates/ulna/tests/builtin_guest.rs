@@ -151,6 +151,22 @@ fn a_guest_is_told_its_targets() {
     assert_eq!(h["vendor IMPL_CPUS 3"], "0xfffffffd 0x00000000 0x00000000 0x00000000");
 }
 
+/// H9: who a vCPU is, each for itself.
+#[test]
+fn h9_vcpus_of_two_kinds() {
+    let out = well(&["--host", "n1", "--cpus", "4", "--identity", "a72:2,0x410fd034"]);
+    let boot: Vec<&str> = out.lines().filter(|l| l.starts_with("MIDR_EL1 ")).collect();
+    assert_eq!(boot, ["MIDR_EL1         0x00000000410fd083"], "{out}");
+    for (cpu, who) in [("0x0", ""), ("0x1", ""), ("0x2", " MIDR 0x410fd034"), ("0x3", " MIDR 0x410fd034")] {
+        let line = format!("\n  cpu {cpu}{who}: timer interrupt ok, SGI ok\n");
+        assert!(out.contains(&line), "{line:?}\n{out}");
+    }
+    // What they can do is the host's.
+    let features =
+        |out: &str| out.lines().filter(|l| l.starts_with("ID_AA64")).map(String::from).collect::<Vec<_>>();
+    assert_eq!(features(&out), features(&well(&["--host", "n1", "--abi", "6.15"])));
+}
+
 #[test]
 fn an_instruction_clock_makes_runs_equal() {
     let first = well(&["--clock", "insn"]);

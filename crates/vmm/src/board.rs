@@ -6,6 +6,7 @@ use crate::console::Console;
 use crate::error::Error;
 use crate::fdt::{GicTree, Tree};
 use crate::flash::Banks;
+use crate::identity;
 use crate::layout::{self, ppi, spi};
 use crate::loader::{self, Loaded, PageSize};
 use crate::memory::{self, Memory};
@@ -131,7 +132,11 @@ impl Board {
         if !config.targets.is_empty() {
             must("taking the calls of errata discovery", services::forward_targets(&*vm))?;
         }
+        if !config.identities.is_empty() {
+            identity::prepare(&*vm)?;
+        }
         let (mut vcpus, init) = make_vcpus(&*vm, config.max_cpus, config.services.without())?;
+        must("telling vCPUs who they are", identity::apply(&mut vcpus, &config.identities))?;
         config.services.apply(&mut *vcpus[0])?;
         if !config.targets.is_empty() {
             must("announcing targets", services::announce_targets(&mut *vcpus[0]))?;

@@ -114,6 +114,8 @@ pub struct Config {
     pub services: Services,
     /// CPUs that the guest is to prepare for, the profile's own first; without any it is not told of such a list.
     pub targets: Vec<Target>,
+    /// Who each vCPU is; without any all are the profile's CPU.
+    pub identities: Vec<Target>,
     /// Where GDB may come in; then nothing runs before it says so.
     pub gdb: Option<Address>,
     /// The control socket.
@@ -140,6 +142,7 @@ impl Default for Config {
             dtb_out: None,
             services: Services::default(),
             targets: Vec::new(),
+            identities: Vec::new(),
             gdb: None,
             control: None,
         }

@@ -16,6 +16,7 @@ pub mod fdt;
 mod flash;
 mod gate;
 mod gdb;
+pub mod identity;
 pub mod layout;
 pub mod loader;
 pub mod memory;

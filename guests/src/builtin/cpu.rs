@@ -46,6 +46,21 @@ pub fn emit(asm: &mut Asm) {
         ; ldr x0, [x19, slot::AFFINITY]
         ; mov x1, 1
         ; bl ->put_hex
+        // Its MIDR, where it is another core than the first CPU.
+        ; mrs x20, reg(MIDR_EL1)
+        ; adr x1, ->shared
+        ; ldr x1, [x1, shared::MIDR]
+        ; cmp x20, x1
+        ; b.eq >as_first
+    );
+    say(asm, " MIDR ");
+    let ops = &mut asm.ops;
+    dynasm!(ops
+        ; .arch aarch64
+        ; mov x0, x20
+        ; mov x1, 8
+        ; bl ->put_hex
+        ; as_first:
         ; mov x21, 1
         ; bl ->gic_cpu_init
         ; cbnz x0, >has_redist

@@ -345,6 +345,8 @@ fn cpus(asm: &mut Asm) {
     dynasm!(ops
         ; .arch aarch64
         ; bl ->gic_dist_init
+        ; mrs x0, reg(MIDR_EL1)
+        ; str x0, [x26, shared::MIDR]
         ; bl ->cpu_test
         ; cmp x0, 1
         ; b.eq >first_ok

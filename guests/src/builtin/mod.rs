@@ -58,6 +58,8 @@ mod shared {
     pub const GIC: u32 = 16;
     pub const FAILED: u32 = 24;
     pub const RAN: u32 = 32;
+    /// MIDR_EL1 of the first CPU.
+    pub const MIDR: u32 = 40;
     /// Affinities of all CPUs from the device tree.
     pub const LIST: u32 = 64;
     pub const MAX_CPUS: u32 = 512;

@@ -14,6 +14,7 @@ use ulna_devices::virtio::rng::{Entropy, HostEntropy};
 use ulna_kvm_backend::software::{ClockKind, Engine, EngineOptions, KvmConfig, Software};
 use ulna_profile::{KernelLevel, Profile};
 use ulna_vmm::control::{self, Place};
+use ulna_vmm::identity::{self, Cluster};
 use ulna_vmm::services::TARGETS_SINCE;
 use ulna_vmm::{
     Clock, Config, Disk, Error, ExitStatus, GdbAddress, GicVersion, Kernel, Net, Outside, Serial, Services,
@@ -59,7 +60,8 @@ pub struct RunArgs {
     /// Limits: what KVM on that hardware can do (hw), or what software can do beyond (soft)
     #[arg(long, value_enum, default_value = "hw", value_name = "hw|soft", hide_possible_values = true)]
     policy: PolicyArg,
-    /// Kernel whose KVM is played [default: the profile's, or the first that has what --services and --targets name]
+    /// Kernel whose KVM is played [default: the profile's, or the first that has what --services, --targets and
+    /// --identity ask for]
     #[arg(long, value_name = "MAJOR.MINOR", value_parser = values::kernel)]
     abi: Option<KernelLevel>,
     /// Hypercall services, as psci=1.1,trng=off
@@ -68,6 +70,9 @@ pub struct RunArgs {
     /// Hosts whose errata the guest is to prepare for, besides its own
     #[arg(long, value_name = "PROFILE,...", value_delimiter = ',')]
     targets: Vec<String>,
+    /// Who the vCPUs are, as a72:4,a53:2: by profile or MIDR, the last also without a count [default: the host's CPU]
+    #[arg(long, value_name = "PROFILE|MIDR[:COUNT],...", value_delimiter = ',', value_parser = values::cluster)]
+    identity: Vec<Cluster<String>>,
     /// Name of the machine [default: vm and the process id]
     #[arg(long, value_name = "N", value_parser = values::name)]
     name: Option<String>,
@@ -161,7 +166,8 @@ impl RunArgs {
         start_log(&self.log)?;
         let mut profile = find_profile(&self.host)?;
         profile.kernel = self.kernel_level(profile.kernel)?;
-        let targets = self.targets(&profile)?;
+        let identities = self.identities()?;
+        let targets = self.targets(&profile, &identities)?;
         let clock = self.clock;
         let policy = self.policy.into();
         let engine = match self.engine {
@@ -177,7 +183,7 @@ impl RunArgs {
             difference: Some(Arc::new(complain)),
             report: profiles.as_ref().map(ProfileFile::sink),
         };
-        let config = Config { targets, ..self.config() };
+        let config = Config { targets, identities, ..self.config() };
         let (outside, random) = match clock {
             ClockArg::Host => host_outside(),
             ClockArg::Insn => repeatable_outside(),
@@ -250,6 +256,7 @@ impl RunArgs {
             gdb: self.gdb,
             services: self.services.unwrap_or_default(),
             targets: Vec::new(),
+            identities: Vec::new(),
             control,
         }
     }
@@ -260,6 +267,9 @@ impl RunArgs {
         let mut needs = vec![(services.0, format!("--services {}", services.1))];
         if !self.targets.is_empty() {
             needs.push((TARGETS_SINCE, "--targets".into()));
+        }
+        if !self.identity.is_empty() {
+            needs.push((TARGETS_SINCE, "--identity".into()));
         }
         let mut level = self.abi.unwrap_or(own);
         for ((major, minor), what) in needs {
@@ -275,25 +285,48 @@ impl RunArgs {
         Ok(level)
     }
 
-    /// What the guest may ask for: its own CPU, then those that were named.
-    fn targets(&self, own: &Profile) -> Result<Vec<Target>, Error> {
+    /// Who each vCPU is, where that was said.
+    fn identities(&self) -> Result<Vec<Target>, Error> {
+        let mut clusters = Vec::new();
+        for c in &self.identity {
+            let who = match values::number(&c.who) {
+                Ok(midr) => Target { midr: u64::try_from(midr).unwrap_or(u64::MAX), revidr: 0, aidr: 0 },
+                Err(_) => target(&find_named("--identity", &c.who)?),
+            };
+            if who.midr >> 32 != 0 {
+                return Err(Error::Usage(format!("--identity {}: MIDR_EL1 has 32 bits", c.who)));
+            }
+            clusters.push(Cluster { who, count: c.count });
+        }
+        let cpus = self.max_cpus.unwrap_or(self.cpus);
+        identity::each(&clusters, cpus).map_err(|e| Error::Usage(format!("--identity: {e}")))
+    }
+
+    /// What the guest may ask for: its own CPUs, then those that were named.
+    fn targets(&self, own: &Profile, identities: &[Target]) -> Result<Vec<Target>, Error> {
         if self.targets.is_empty() {
             return Ok(Vec::new());
         }
-        let of = |p: &Profile| Target {
-            midr: p.reg(SysReg::MIDR_EL1),
-            revidr: p.reg(SysReg::REVIDR_EL1),
-            aidr: p.reg(SysReg::AIDR_EL1),
-        };
-        let mut targets = vec![of(own)];
-        for name in &self.targets {
-            let t = of(&find_named("--targets", name)?);
+        let mut targets = Vec::new();
+        let mut add = |t| {
             if !targets.contains(&t) {
                 targets.push(t);
             }
+        };
+        match identities {
+            [] => add(target(own)),
+            some => some.iter().copied().for_each(&mut add),
+        }
+        for name in &self.targets {
+            add(target(&find_named("--targets", name)?));
         }
         Ok(targets)
     }
+}
+
+/// The CPU of a profile.
+fn target(p: &Profile) -> Target {
+    Target { midr: p.reg(SysReg::MIDR_EL1), revidr: p.reg(SysReg::REVIDR_EL1), aidr: p.reg(SysReg::AIDR_EL1) }
 }
 
 fn services_help() -> String {
