@@ -15,7 +15,7 @@ use crate::mem::int::MemInt;
 use crate::mem::physmap::{Slot, find_slot};
 use crate::mem::stage1::Fault;
 use crate::mem::tlb::NO_TAG;
-use crate::mem::zeroed::{Zeroable, zeroed_slice};
+use crate::mem::zeroed::{Zeroable, Zeroed};
 
 /// Entries of the instruction TLB.
 const ITLB_ENTRIES: usize = 1024;
@@ -85,8 +85,9 @@ struct ItlbEntry {
 unsafe impl Zeroable for ItlbEntry {}
 
 /// The decoded code of one PE.
+#[derive(Default)]
 pub(crate) struct CodeCache {
-    itlb: Box<[ItlbEntry; ITLB_ENTRIES]>,
+    itlb: Zeroed<[ItlbEntry; ITLB_ENTRIES]>,
     pages: Vec<CodePage>,
     by_ipa: HashMap<u64, u32>,
     insns: usize,
@@ -98,23 +99,6 @@ pub(crate) struct CodeCache {
     pub dropped: bool,
     /// Blocks decoded, for statistics.
     pub decoded: u64,
-}
-
-impl Default for CodeCache {
-    fn default() -> Self {
-        CodeCache {
-            itlb: zeroed_slice::<ItlbEntry>(ITLB_ENTRIES)
-                .try_into()
-                .unwrap_or_else(|_| unreachable!("length is right")),
-            pages: Vec::new(),
-            by_ipa: HashMap::new(),
-            insns: 0,
-            graveyard: Vec::new(),
-            jumps: JumpCache::default(),
-            dropped: false,
-            decoded: 0,
-        }
-    }
 }
 
 /// A block found: its instructions, and whether its page is guarded (FEAT_BTI).

@@ -138,9 +138,9 @@ fn services_come_and_go() {
     assert_eq!(hypercalls(&["--services", "psci=0.2"])["PSCI CPU_ON"], "no", "there is no PSCI_FEATURES");
 }
 
-/// I2 and I3 of seed-systems.md §5.4, as far as a guest program tells.
+/// I2 and I3 of seed-systems.md §5.4: a guest program asks, as Linux 6.15 would.
 #[test]
-fn a_guest_is_told_its_targets() {
+fn i2_i3_a_guest_is_told_its_targets() {
     let h = hypercalls(&["--targets", "altra,thunderx2,n1"]);
     let words: Vec<&str> = h["vendor IMPL_VER"].split(' ').collect();
     assert_eq!(words[..3], ["0x00000000", "0x00010000", "0x00000003"], "one is the host itself");

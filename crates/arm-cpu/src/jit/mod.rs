@@ -16,7 +16,7 @@
 //! which is emptied with the instruction TLB. A page whose code was written has the entries of its blocks overwritten with
 //! jumps out. Counting is exact: each block takes its instructions off the fuel that `run` has left, before it starts.
 
-use crate::mem::zeroed::{Zeroable, zeroed_slice};
+use crate::mem::zeroed::{Zeroable, Zeroed};
 
 #[cfg(target_arch = "x86_64")]
 mod access;
@@ -239,18 +239,13 @@ pub(crate) fn jump_hash(half: usize, context: u64) -> u64 {
 const SEEN: usize = 1024;
 
 /// Where translated code for a PC stands.
+#[derive(Default)]
 pub(crate) struct JumpCache {
-    pub entries: Box<[JumpEntry]>,
+    pub entries: Zeroed<[JumpEntry; JUMP_ENTRIES]>,
     /// Pages that code was found on, hashed.
-    seen: Box<[u64]>,
+    seen: Zeroed<[u64; SEEN]>,
     /// There are some.
     any: bool,
-}
-
-impl Default for JumpCache {
-    fn default() -> Self {
-        JumpCache { entries: zeroed_slice(JUMP_ENTRIES), seen: vec![0; SEEN].into(), any: false }
-    }
 }
 
 impl JumpCache {

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::mem::zeroed::{Zeroable, zeroed_slice};
+use crate::mem::zeroed::{Zeroable, Zeroed};
 
 /// Fewest entries of the first-level data TLB: what it has until misses show that more are needed.
 const LEAST: usize = 1024;
@@ -96,7 +96,7 @@ pub struct Tlb {
     /// Current context numbers: [low, high] privileged as PSTATE says, then [low, high] of unprivileged accesses.
     pub ctx: [u64; 4],
     /// First-level data entries, as many as `mask` tells.
-    pub data: Box<[Entry; TLB_ENTRIES]>,
+    pub data: Zeroed<[Entry; TLB_ENTRIES]>,
     /// Entries in use, less one.
     mask: usize,
     /// Bytes of those entries less those of one, for generated code.
@@ -108,7 +108,7 @@ pub struct Tlb {
     /// Entries filled since the last flush.
     filled: usize,
     /// Second level, for data and fetches.
-    pub second: Box<[Entry2]>,
+    pub second: Zeroed<[Entry2; TLB2_ENTRIES]>,
     keys: HashMap<CtxKey, u16>,
     by_number: Vec<CtxKey>,
     /// Entries from blocks larger than 4 KiB may be there, by 2 MiB of the address, hashed.
@@ -128,18 +128,15 @@ const EMPTY: Entry = Entry { tag_r: NO_TAG, tag_w: NO_TAG, addend: 0, meta: 0 };
 impl Tlb {
     /// An empty TLB.
     pub fn new() -> Tlb {
-        let Ok(data) = zeroed_slice::<Entry>(TLB_ENTRIES).try_into() else {
-            unreachable!("length is TLB_ENTRIES")
-        };
         Tlb {
             ctx: [0xfff; 4],
-            data,
+            data: Zeroed::default(),
             mask: LEAST - 1,
             span: span(LEAST),
             displaced: 0,
             since: 0,
             filled: 0,
-            second: zeroed_slice(TLB2_ENTRIES),
+            second: Zeroed::default(),
             keys: HashMap::new(),
             by_number: Vec::new(),
             large: [0; LARGE / 64],
