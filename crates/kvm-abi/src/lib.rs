@@ -14,6 +14,7 @@ pub mod private;
 pub mod reg;
 pub mod structs;
 pub mod uapi;
+pub mod wire;
 
 pub use errno::Errno;
 pub use reg::RegId;

@@ -2,6 +2,7 @@
 
 use crate::verbs::caps::CapsArgs;
 use crate::verbs::ctl::{CtlArgs, ListArgs, StopArgs};
+use crate::verbs::exec::{ExecArgs, ServeArgs};
 use crate::verbs::regs::RegsArgs;
 use crate::verbs::run::RunArgs;
 use clap::{Parser, Subcommand};
@@ -27,6 +28,11 @@ pub enum Command {
     Ctl(CtlArgs),
     /// End a machine.
     Stop(StopArgs),
+    /// Start a program that finds a working /dev/kvm.
+    Exec(ExecArgs),
+    /// Serve the /dev/kvm of one process, on standard input: what exec starts.
+    #[command(hide = true)]
+    Serve(ServeArgs),
     /// List, name and compare the registers that KVM shows.
     Regs(RegsArgs),
     /// List the capabilities of KVM.
@@ -41,6 +47,8 @@ impl Command {
             Command::List(args) => args.call(),
             Command::Ctl(args) => args.call(),
             Command::Stop(args) => args.call(),
+            Command::Exec(args) => args.call(),
+            Command::Serve(args) => args.call(),
             Command::Regs(args) => args.call(),
             Command::Caps(args) => args.call(),
         }

@@ -95,6 +95,11 @@ impl VcpuHandle {
         self.shared.kick();
     }
 
+    /// Takes back a kick that no KVM_RUN saw.
+    pub fn forget_kick(&self) {
+        self.shared.take_kick();
+    }
+
     /// Sets `kvm_run.immediate_exit` and has a running guest look at it. Only atomic stores: safe in a signal handler.
     pub fn set_immediate_exit(&self, v: u8) {
         self.page.set_immediate_exit(v);

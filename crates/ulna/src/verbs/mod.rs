@@ -2,6 +2,7 @@
 
 pub mod caps;
 pub mod ctl;
+pub mod exec;
 pub mod profile;
 pub mod regs;
 pub mod run;

@@ -350,7 +350,7 @@ fn start_log(filter: &str) -> Result<(), Error> {
 
 type Random = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-fn wall_clock_ns() -> u64 {
+pub fn wall_clock_ns() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
