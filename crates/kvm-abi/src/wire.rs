@@ -96,8 +96,8 @@ frame! {
         extra: u64 = 24,
         /// Descriptors that come along.
         fds: u32 = 32,
-        /// Keeps what follows aligned.
-        reserved: u32 = 36,
+        /// The client's thread.
+        thread: u32 = 36,
     }
 }
 

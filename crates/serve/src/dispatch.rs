@@ -4,18 +4,18 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::Duration;
 
 use ulna_kvm_abi::Errno;
 use ulna_kvm_abi::ioctl::request;
 use ulna_kvm_abi::structs::Wire;
 use ulna_kvm_abi::wire::{NEED_FILE, Reply, op, part};
-use ulna_kvm_core::raw::{self, Caller, Descriptor, Files, UserMem};
+use ulna_kvm_core::raw::{self, Caller, Descriptor, Files, UserMem, run_offset};
+use ulna_trace::{CallRecord, Piece};
 
 use crate::frame::{Frame, send_reply};
 use crate::memory::FrameMem;
 use crate::session::{Object, Session, lock, refuse};
-use crate::trace::{Bytes, CallRecord};
 
 /// The client's descriptors, as far as a request shows them.
 struct CallFiles<'a> {
@@ -50,7 +50,7 @@ impl Files for CallFiles<'_> {
             return Err(Errno::EINVAL);
         }
         let again = rustix::io::fcntl_dupfd_cloexec(event, 0);
-        again.map(Arc::new).map_err(|e| Errno(e.raw_os_error()))
+        again.map(Arc::new).map_err(|e| Errno::new(e.raw_os_error()))
     }
     fn shares_pages(&self) -> bool {
         true
@@ -83,11 +83,24 @@ pub(crate) fn answer(
 }
 
 fn ioctl(session: &Arc<Session>, o: &Object, frame: &Frame, to: BorrowedFd<'_>) -> io::Result<()> {
-    let start = session.options.tracer.as_ref().map(|_| Instant::now());
     let mem = FrameMem::new(&session.windows, frame);
     let files = CallFiles::new(frame, session.options.strict);
     let (number, arg) = (frame.head.request, frame.head.arg);
-    let carry_out = || raw::ioctl(&o.d, number, arg, &Caller { mem: &mem, files: &files });
+    let carry_out = || raw::serve(&o.d, number, arg, &Caller { mem: &mem, files: &files });
+    let tracer = session.options.tracer.as_ref();
+    let page = match &o.d {
+        Descriptor::Vcpu(v) if number == request::RUN && tracer.is_some() => Some(v.page()),
+        _ => None,
+    };
+    let look = || {
+        let mut b = [0; run_offset::SIZE];
+        page.map(|p| {
+            p.read(0, &mut b);
+            b
+        })
+    };
+    let run_before = look();
+    let when = tracer.map_or(Duration::ZERO, |_| session.since.elapsed());
     let result = match &o.gate {
         Some(gate) if number == request::RUN => gate.run(frame.head.extra, carry_out),
         _ => carry_out(),
@@ -95,6 +108,7 @@ fn ioctl(session: &Arc<Session>, o: &Object, frame: &Frame, to: BorrowedFd<'_>) 
     if mem.needs_file() {
         return refuse(to, NEED_FILE, 0);
     }
+    let run_after = look();
     let made = lock(&files.made).take();
     let made = match (made, frame.fds.first()) {
         (Some(d), Some(socket)) => {
@@ -107,57 +121,40 @@ fn ioctl(session: &Arc<Session>, o: &Object, frame: &Frame, to: BorrowedFd<'_>) 
                 }
                 _ => 0,
             };
-            Some(session.adopt(d, index, o, rustix::io::fcntl_dupfd_cloexec(socket, 0)?)?)
+            Some(session.adopt(d, o, index, rustix::io::fcntl_dupfd_cloexec(socket, 0)?)?)
         }
         _ => None,
     };
-    let given: Vec<&[u8]> = if start.is_some() {
-        (0..frame.parts.len()).map(|n| frame_bytes(frame, n)).collect()
-    } else {
-        Vec::new()
+    let read: Vec<Piece> = match tracer {
+        Some(_) => (0..frame.parts.len()).filter_map(|n| piece(frame, n, mem.given(n))).collect(),
+        None => Vec::new(),
     };
     let out = mem.into_answer();
-    if let (Some(tracer), Some(start)) = (&session.options.tracer, start) {
-        let before = given.iter().enumerate().filter(|(_, d)| !d.is_empty());
-        let before: Vec<_> = before.map(|(n, data)| Bytes { addr: frame.parts[n].addr, data }).collect();
-        let after: Vec<_> = out.iter().map(|(n, data)| Bytes { addr: frame.parts[*n].addr, data }).collect();
-        let mut run = [0; 256];
-        let run = match &o.d {
-            Descriptor::Vcpu(v) if number == request::RUN => {
-                v.page().read(0, &mut run);
-                &run[..]
-            }
-            _ => &[],
-        };
+    if let Some(tracer) = tracer {
+        let written: Vec<_> = out.iter().filter_map(|(n, data)| piece(frame, *n, data)).collect();
         tracer.call(&CallRecord {
-            kind: o.d.kind(),
-            object: o.serial,
-            vm: o.vm,
-            index: o.index,
-            pid: session.pid.load(std::sync::atomic::Ordering::Relaxed),
+            when,
+            thread: frame.head.thread,
+            fd: o.fd,
             request: number,
             arg,
-            before: &before,
-            after: &after,
-            run,
+            read: &read,
+            written: &written,
+            run: run_before.as_ref().zip(run_after.as_ref()).map(|(a, b)| (&a[..], &b[..])),
+            opened: made.map(|m| m.1),
             result,
-            reason: None,
-            took: start.elapsed(),
-            made,
         });
     }
+    let result = result.unwrap_or_else(|e| -e.0);
     let data: Vec<&[u8]> = out.iter().map(|(_, d)| d.as_slice()).collect();
-    send_reply(to, Reply { result, extra: made.unwrap_or(0).into(), ..Reply::default() }, &data, &[])
+    let extra = made.map_or(0, |m| m.0.into());
+    send_reply(to, Reply { result, extra, ..Reply::default() }, &data, &[])
 }
 
-/// The bytes of a part that goes in.
-fn frame_bytes(frame: &Frame, n: usize) -> &[u8] {
-    let goes_in = |p: &&ulna_kvm_abi::wire::Part| p.kind & part::IN != 0;
-    let start: u64 = frame.parts[..n].iter().filter(goes_in).map(|p| p.len).sum();
-    match frame.parts.get(n).filter(goes_in) {
-        Some(p) => frame.data.get(start as usize..(start + p.len) as usize).unwrap_or(&[]),
-        None => &[],
-    }
+/// What a trace is told of a part.
+fn piece(frame: &Frame, n: usize, bytes: &[u8]) -> Option<Piece> {
+    let addr = frame.parts.get(n)?.addr;
+    (!bytes.is_empty()).then(|| Piece { addr, bytes: bytes.to_vec() })
 }
 
 /// A file of statistics is read.

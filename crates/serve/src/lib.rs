@@ -12,6 +12,5 @@ pub mod frame;
 pub mod launch;
 mod memory;
 mod session;
-pub mod trace;
 
 pub use session::{Options, serve};

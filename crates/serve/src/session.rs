@@ -6,16 +6,18 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use std::time::Instant;
+
 use rustix::net::Shutdown;
 use ulna_kvm_abi::structs::Wire;
 use ulna_kvm_abi::wire::{Reply, VERSION, op};
 use ulna_kvm_core::Kvm;
 use ulna_kvm_core::raw::{Descriptor, VcpuHandle};
+use ulna_trace::{Fd, Tracer};
 
 use crate::dispatch;
 use crate::frame::{Receiver, send_reply};
 use crate::memory::Windows;
-use crate::trace::Tracer;
 
 /// What a server plays.
 pub struct Options {
@@ -38,11 +40,10 @@ pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What a channel stands for.
 pub(crate) struct Object {
     pub d: Descriptor,
-    pub serial: u32,
     /// The server's number of its VM; 0: none.
     pub vm: u32,
-    /// The vCPU's id or the device's type.
-    pub index: u32,
+    /// What a trace calls it.
+    pub fd: Fd,
     /// For a vCPU: its runs.
     pub gate: Option<Arc<Gate>>,
     /// For a file of statistics: where a `read` goes on.
@@ -89,6 +90,8 @@ pub(crate) struct Session {
     pub options: Options,
     pub windows: Windows,
     pub pid: AtomicU32,
+    /// When it came.
+    pub since: Instant,
     serial: AtomicU32,
     gates: Mutex<HashMap<u32, Arc<Gate>>>,
     /// Sockets to shut down at the end.
@@ -103,18 +106,25 @@ impl Session {
     pub fn adopt(
         self: &Arc<Self>,
         d: Descriptor,
-        index: u32,
         of: &Object,
+        index: u32,
         socket: OwnedFd,
-    ) -> io::Result<u32> {
+    ) -> io::Result<(u32, Fd)> {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let vm = if matches!(d, Descriptor::Vm(_)) { serial } else { of.vm };
+        let fd = match &d {
+            Descriptor::System(_) => Fd::Kvm,
+            Descriptor::Vm(_) => Fd::Vm(serial),
+            Descriptor::Vcpu(_) => Fd::Vcpu(vm, index),
+            Descriptor::Device(..) => Fd::Device(vm, index),
+            Descriptor::Stats(_) => Fd::Stats,
+        };
         let gate = match &d {
             Descriptor::Vcpu(v) => Some(Arc::new(Gate { handle: v.clone(), state: Mutex::default() })),
             _ => None,
         };
         let again = rustix::io::fcntl_dupfd_cloexec(&socket, 0)?;
-        let object = Object { d, serial, vm, index, gate: gate.clone(), position: Mutex::new(0) };
+        let object = Object { d, vm, fd, gate: gate.clone(), position: Mutex::new(0) };
         if let Some(g) = gate {
             lock(&self.gates).insert(serial, g);
         }
@@ -138,7 +148,7 @@ impl Session {
         if self.stopping.load(Ordering::SeqCst) {
             self.stop();
         }
-        Ok(serial)
+        Ok((serial, fd))
     }
 
     fn gone(&self, serial: u32) {
@@ -184,9 +194,8 @@ impl Session {
     fn connection(self: &Arc<Self>, socket: OwnedFd) -> io::Result<()> {
         let system = Object {
             d: Descriptor::System(self.options.kvm.clone()),
-            serial: 0,
             vm: 0,
-            index: 0,
+            fd: Fd::Kvm,
             gate: None,
             position: Mutex::new(0),
         };
@@ -221,6 +230,7 @@ pub fn serve(connection: OwnedFd, options: Options) -> io::Result<()> {
         options,
         windows: Windows::default(),
         pid: AtomicU32::new(0),
+        since: Instant::now(),
         serial: AtomicU32::new(1),
         gates: Mutex::default(),
         channels: Mutex::default(),

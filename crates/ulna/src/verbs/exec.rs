@@ -12,6 +12,7 @@ use ulna_devices::virtio::rng::{Entropy, HostEntropy};
 use ulna_kvm_core::{ClockKind, Engine, EngineOptions, Kvm, KvmConfig};
 use ulna_profile::KernelLevel;
 use ulna_serve::launch;
+use ulna_trace::{Log, Tracer};
 use ulna_vmm::{Error, ExitStatus};
 
 /// What the program's `/dev/kvm` plays.
@@ -174,7 +175,13 @@ impl ServeArgs {
         let kvm = Arc::new(self.play.kvm()?);
         let connection = std::io::stdin().as_fd().try_clone_to_owned();
         let connection = connection.map_err(|e| internal("standard input", e))?;
-        let options = ulna_serve::Options { kvm, strict, tracer: None };
+        let tracer = self.play.trace.as_ref().map(|path| {
+            let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+            let file =
+                file.map_err(|source| Error::File { action: "write the trace", path: path.clone(), source })?;
+            Ok::<Arc<dyn Tracer>, Error>(Arc::new(Log::new(file)))
+        });
+        let options = ulna_serve::Options { kvm, strict, tracer: tracer.transpose()? };
         ulna_serve::serve(connection, options).map_err(|e| internal("the client", e))
     }
 }
