@@ -13,6 +13,7 @@ mod header_check;
 mod linux;
 mod reference;
 mod sdei;
+mod selftests;
 mod stress;
 mod walls;
 
@@ -81,6 +82,10 @@ enum Task {
     Linux(linux::Args),
     /// Linux with a client of its SDEI driver: NMIs into CPUs that spin with interrupts off.
     Sdei(sdei::Args),
+    /// Linux's KVM selftests under `ulna exec`, compared with a real KVM.
+    Selftests(selftests::RunArgs),
+    /// Builds Linux's KVM selftests for arm64 from Debian's source package.
+    SelftestsBuild(selftests::BuildArgs),
     /// Modified code, TLB shoot-downs, atomics and kicks on several PEs.
     Stress(stress::Args),
     /// The generated pages of the book, and the links of all pages.
@@ -105,6 +110,8 @@ fn main() -> Result<()> {
         Task::Gdb(a) => gdb::run(&a),
         Task::Linux(a) => linux::run(&a),
         Task::Sdei(a) => sdei::run(&a),
+        Task::Selftests(a) => selftests::run(&a),
+        Task::SelftestsBuild(a) => selftests::build(&a),
         Task::Stress(a) => stress::run(&a),
         Task::Reference(a) => reference::run(&a),
         Task::Walls => walls::run(),

@@ -36,6 +36,7 @@ pub fn run(a: &Args) -> Result<()> {
         ("registers.md", registers_page()?),
         ("regs.md", help_page("regs", &["regs", "regs decode", "regs diff"])?),
         ("caps.md", help_page("caps", &["caps"])?),
+        ("selftests.md", help_page("selftests", &["selftests"])?),
         ("ctl.md", help_page("ctl", &["ctl", "ctl VM cpu", "ctl VM stop", "ctl VM nmi", "list", "stop"])?),
         ("control.md", control_page(root)?),
         ("hosts.md", hosts_page()?),

@@ -5,6 +5,7 @@ use crate::verbs::ctl::{CtlArgs, ListArgs, StopArgs};
 use crate::verbs::exec::{ExecArgs, ServeArgs};
 use crate::verbs::regs::RegsArgs;
 use crate::verbs::run::RunArgs;
+use crate::verbs::selftests::SelftestsArgs;
 use clap::{Parser, Subcommand};
 use ulna_vmm::ExitStatus;
 
@@ -37,6 +38,8 @@ pub enum Command {
     Regs(RegsArgs),
     /// List the capabilities of KVM.
     Caps(CapsArgs),
+    /// Run a directory of Linux's KVM selftests and compare them with a real KVM.
+    Selftests(SelftestsArgs),
 }
 
 impl Command {
@@ -51,6 +54,7 @@ impl Command {
             Command::Serve(args) => args.call(),
             Command::Regs(args) => args.call(),
             Command::Caps(args) => args.call(),
+            Command::Selftests(args) => args.call(),
         }
     }
 }

@@ -6,3 +6,4 @@ pub mod exec;
 pub mod profile;
 pub mod regs;
 pub mod run;
+pub mod selftests;
