@@ -44,6 +44,19 @@ pub(crate) struct Block {
     pub entries: Vec<Entry>,
 }
 
+/// The words of a page of code.
+#[derive(Clone, Copy)]
+pub(crate) struct Words<'a>(Option<(&'a Slot, *const u8)>);
+
+impl Words<'_> {
+    /// The word at an offset.
+    pub fn get(&self, offset: usize) -> Option<u32> {
+        let (_, host) = self.0.filter(|_| offset < 0x1000)?;
+        // SAFETY: the page lies inside the slot, which stays as long as the reference to it.
+        Some(unsafe { u32::get(host.wrapping_add(offset & !3)) })
+    }
+}
+
 /// A translation of a block.
 #[derive(Clone, Copy)]
 pub(crate) struct Entry {
@@ -140,6 +153,10 @@ impl CodeCache {
     /// A block by its indices.
     pub fn block_mut(&mut self, page: usize, block: usize) -> Option<&mut Block> {
         self.pages.get_mut(page)?.blocks.get_mut(block)
+    }
+    /// The words of a page, as they are now.
+    pub fn words(&self, page: usize) -> Words<'_> {
+        Words(self.pages.get(page).map(|p| (&*p.slot, p.slot.host(p.ipa).cast_const())))
     }
     /// Forgets all translations.
     pub fn forget_entries(&mut self) {

@@ -85,6 +85,22 @@ fn access_of(i: &Insn) -> Option<Access> {
     })
 }
 
+/// General-purpose registers that the instruction writes, as a set by index, if it is one of these.
+pub(super) fn writes(i: &Insn) -> Option<u64> {
+    let a = access_of(i)?;
+    let mut set = 0;
+    if a.load && !a.vector {
+        set |= 1 << i.rd;
+        if a.pair {
+            set |= 1 << i.ra;
+        }
+    }
+    if matches!(a.address, Address::Pre | Address::Post) {
+        set |= 1 << i.rn;
+    }
+    Some(set)
+}
+
 impl Block<'_> {
     /// Translates the instruction if it belongs here.
     pub fn access(&mut self, i: &Insn) -> bool {
@@ -210,7 +226,8 @@ impl Block<'_> {
         }
         if !a.pair {
             // The base must stay when it is written back.
-            let t = if i.rd == i.rn { r::RDX } else { self.result(i.rd) };
+            let writes_back = matches!(a.address, Address::Pre | Address::Post);
+            let t = if i.rd == i.rn && writes_back { r::RDX } else { self.result(i.rd) };
             self.load_general(a, t, host);
             return self.put(i.rd, t);
         }

@@ -582,6 +582,10 @@ impl Asm {
         self.byte(0xe9);
         self.fix(l);
     }
+    /// A displacement to the label.
+    pub fn displacement(&mut self, l: Label) {
+        self.fix(l);
+    }
     fn fix(&mut self, l: Label) {
         self.fixups.push((self.here(), l));
         self.bytes(&[0; 4]);

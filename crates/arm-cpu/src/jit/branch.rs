@@ -1,6 +1,6 @@
 //! Branches, and the system instructions that need no handler.
 
-use super::asm::{Alu, Cc, Label, Rm, r};
+use super::asm::{Alu, Cc, Rm, r};
 use super::layout;
 use super::translate::{Block, mode};
 use crate::decode::Op;
@@ -21,11 +21,15 @@ impl Block<'_> {
                 self.put_i(LR, pc.wrapping_add(4));
                 self.go(target);
             }
-            B_cond | BC_cond => match self.flags_for(i.rd & 15) {
-                Some(cc) => self.two_ways(cc, target),
-                None => self.go(target),
-            },
+            B_cond | BC_cond => {
+                self.flags_before_branch(target);
+                match self.flags_for(i.rd & 15) {
+                    Some(cc) => self.two_ways(cc, target),
+                    None => self.go(target),
+                }
+            }
             CBZ | CBNZ => {
+                self.flags_before_branch(target);
                 let w = i.bit(31);
                 match self.rm(i.rd) {
                     Rm::R(n) => self.a.test(w, n, n),
@@ -34,6 +38,7 @@ impl Block<'_> {
                 self.two_ways(if i.op == CBZ { Cc::E } else { Cc::Ne }, target);
             }
             TBZ | TBNZ => {
+                self.flags_before_branch(target);
                 let bit = i.aux & 63;
                 let rm = self.rm(i.rd);
                 let zero = i.op == TBZ;
@@ -46,15 +51,18 @@ impl Block<'_> {
                 }
             }
             RET => {
+                self.flags_out();
                 self.get_into(true, r::RAX, i.rn);
                 self.go_indirect();
             }
             // With FEAT_BTI they set BTYPE.
             BR if !self.features.has(Feat::BTI) => {
+                self.flags_out();
                 self.get_into(true, r::RAX, i.rn);
                 self.go_indirect();
             }
             BLR if !self.features.has(Feat::BTI) => {
+                self.flags_out();
                 self.get_into(true, r::RAX, i.rn);
                 let next = pc.wrapping_add(4);
                 match layout::pin(LR) {
@@ -73,10 +81,7 @@ impl Block<'_> {
 
     /// To the target when the condition of the host holds, else to the next instruction.
     fn two_ways(&mut self, cc: Cc, target: u64) {
-        let no: Label = self.a.label();
-        self.a.jcc(cc.inverse(), no);
-        self.go(target);
-        self.a.bind(no);
+        self.go_if(cc, target);
         let next = self.pc().wrapping_add(4);
         self.go(next);
     }

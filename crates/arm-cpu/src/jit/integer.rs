@@ -1,9 +1,10 @@
 //! Integer arithmetic: add, subtract, logic, conditional operations, multiply, divide.
 
 use super::asm::{Alu, Cc, Mem, Reg, Rm, Shift, Unary, r};
+use super::flags::{Fix, Kind, Recipe, Second};
 use super::translate::Block;
 use crate::decode::Op;
-use crate::insn::{Insn, ZR};
+use crate::insn::{Insn, SINK, ZR};
 
 /// How flags of an operation become those of a subtraction.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -12,6 +13,17 @@ enum Sets {
     Sub,
     Add,
     Logic,
+}
+
+impl Sets {
+    fn kind(self) -> Option<Kind> {
+        match self {
+            Sets::Nothing => None,
+            Sets::Sub => Some(Kind::Sub),
+            Sets::Add => Some(Kind::Add),
+            Sets::Logic => Some(Kind::Logic),
+        }
+    }
 }
 
 impl Block<'_> {
@@ -87,9 +99,8 @@ impl Block<'_> {
         let imm = imm as i32;
         let n = self.get(w, i.rn, r::RAX);
         let t = self.target(i.rd, &[]);
-        if n == t && imm != 0 {
-            self.a.alu_i(Alu::Add, w, t, imm);
-        } else if imm == 0 {
+        // EFLAGS stay.
+        if imm == 0 {
             if n != t || !w {
                 self.a.mov(w, t, n);
             }
@@ -103,30 +114,30 @@ impl Block<'_> {
         }
     }
 
-    /// `rd = rn op b`, with flags.
-    fn op(&mut self, i: &Insn, w: bool, op: Alu, b: Rm, sources: &[u8], sets: Sets) {
+    /// `rd = rn op b`, with flags; `second` tells how to get `b` again.
+    fn op(&mut self, i: &Insn, w: bool, op: Alu, b: Rm, second: Second, sets: Sets) {
         let (rd, rn) = (i.rd, i.rn);
         let discard = rd == crate::insn::SINK;
         if discard && sets == Sets::Sub {
             let n = self.get(w, rn, r::RAX);
             self.a.alu(Alu::Cmp, w, n, b);
         } else {
-            let t = self.target(rd, if rd == rn { &[] } else { sources });
-            self.get_into(w, t, rn);
+            let m = match second {
+                Second::Reg(m) => m,
+                _ => SINK,
+            };
+            let t = self.target(rd, if rd == rn { &[] } else { std::slice::from_ref(&m) });
+            self.get_for(w, t, rn);
             self.a.alu(op, w, t, b);
             self.put(rd, t);
         }
-        self.flags_of(sets);
+        self.flags_of(i, w, sets, second);
     }
 
-    fn flags_of(&mut self, sets: Sets) {
-        match sets {
-            Sets::Nothing => return,
-            Sets::Sub => {}
-            Sets::Add => self.a.cmc(),
-            Sets::Logic => self.a.stc(),
+    fn flags_of(&mut self, i: &Insn, w: bool, sets: Sets, b: Second) {
+        if let Some(k) = sets.kind() {
+            self.flags_set(k.fix(), Some(Recipe::new(k, w, i.rd, i.rn, b)));
         }
-        self.flags_set();
     }
 
     fn op_imm(&mut self, i: &Insn, w: bool, op: Alu, sets: Sets) {
@@ -134,7 +145,7 @@ impl Block<'_> {
         let small = if w { i32::try_from(i.imm as i64).ok() } else { Some(i.imm as u32 as i32) };
         let Some(imm) = small else {
             self.a.mov_i(r::RCX, i.imm);
-            return self.op(i, w, op, r::RCX.into(), &[], sets);
+            return self.op(i, w, op, r::RCX.into(), Second::Gone, sets);
         };
         if i.rd == crate::insn::SINK && matches!(sets, Sets::Sub | Sets::Logic) {
             let rm = if i.rn == ZR { self.get(w, i.rn, r::RAX).into() } else { self.rm(i.rn) };
@@ -146,16 +157,22 @@ impl Block<'_> {
             } else {
                 self.a.test_i(w, rm, imm);
             }
-            return self.flags_of(sets);
+            return self.flags_of(i, w, sets, Second::Imm(imm));
         }
         if op == Alu::Or && i.rn == ZR {
             return self.put_i(i.rd, i.imm);
         }
         let t = self.target(i.rd, &[]);
-        self.get_into(w, t, i.rn);
+        if op == Alu::And && !w && matches!(i.imm, 0xff | 0xffff) && sets == Sets::Nothing {
+            // EFLAGS stay.
+            let n = self.rm(i.rn);
+            self.a.load_zx(u32::from(i.imm == 0xffff), t, n);
+            return self.put(i.rd, t);
+        }
+        self.get_for(w, t, i.rn);
         self.a.alu_i(op, w, t, imm);
         self.put(i.rd, t);
-        self.flags_of(sets);
+        self.flags_of(i, w, sets, Second::Imm(imm));
     }
 
     fn op_shifted(&mut self, i: &Insn, w: bool, op: Alu, sets: Sets, invert: bool) {
@@ -191,7 +208,7 @@ impl Block<'_> {
             }
             return self.put(i.rd, c);
         }
-        self.op(i, w, op, c.into(), &[], sets);
+        self.op(i, w, op, c.into(), Second::Gone, sets);
     }
 
     /// Both operands as they are.
@@ -212,7 +229,7 @@ impl Block<'_> {
                 }
                 Alu::Sub => {
                     let t = self.target(i.rd, &[]);
-                    self.get_into(w, t, i.rm);
+                    self.get_for(w, t, i.rm);
                     self.a.unary(Unary::Neg, w, t);
                     return self.put(i.rd, t);
                 }
@@ -226,7 +243,7 @@ impl Block<'_> {
             } else {
                 self.a.test(w, self.rm(i.rm), n);
             }
-            return self.flags_of(sets);
+            return self.flags_of(i, w, sets, Second::Reg(i.rm));
         }
         if op == Alu::Add && sets == Sets::Nothing && i.rd != i.rn {
             let n = self.get(w, i.rn, r::RAX);
@@ -236,7 +253,7 @@ impl Block<'_> {
             return self.put(i.rd, t);
         }
         let b = self.rm(i.rm);
-        self.op(i, w, op, b, &[i.rm], sets);
+        self.op(i, w, op, b, Second::Reg(i.rm), sets);
     }
 
     fn op_extended(&mut self, i: &Insn, w: bool, op: Alu, sets: Sets) {
@@ -254,14 +271,11 @@ impl Block<'_> {
         if i.aux != 0 {
             self.a.shift(Shift::Shl, true, c, i.aux & 7);
         }
-        self.op(i, w, op, c.into(), &[], sets);
+        self.op(i, w, op, c.into(), Second::Gone, sets);
     }
 
     fn carry(&mut self, i: &Insn, w: bool, op: Alu, sets: bool) {
-        self.flags_get();
-        if op == Alu::Adc {
-            self.a.cmc();
-        }
+        self.carry_get(op == Alu::Sbb);
         let t = self.target(i.rd, if i.rd == i.rn { &[] } else { std::slice::from_ref(&i.rm) });
         // Moves leave the carry alone.
         self.get_into(w, t, i.rn);
@@ -269,7 +283,7 @@ impl Block<'_> {
         self.a.alu(op, w, t, m);
         self.put(i.rd, t);
         if sets {
-            self.flags_of(if op == Alu::Adc { Sets::Add } else { Sets::Sub });
+            self.flags_set(if op == Alu::Adc { Fix::Invert } else { Fix::Nothing }, None);
         }
     }
 
@@ -299,12 +313,26 @@ impl Block<'_> {
         if cc.is_some() {
             self.a.jmp(end);
             self.a.bind(no);
-            self.a.mov_i(r::RAX, super::layout::flags16(i.imm as u32).into());
-            self.a.alu8_i(Alu::Add, r::RAX, 0x7f);
-            self.a.sahf();
+            self.constant_flags(i.imm as u32);
             self.a.bind(end);
         }
-        self.flags_set();
+        self.flags_set(Fix::Nothing, None);
+    }
+
+    /// EFLAGS as after a subtraction with these flags. Uses RAX.
+    fn constant_flags(&mut self, f: u32) {
+        use crate::state::nzcv::{C, N, V, Z};
+        if f & V != 0 || f & (N | Z) == N | Z {
+            self.a.mov_i(r::RAX, super::layout::flags16(f).into());
+            self.a.alu8_i(Alu::Add, r::RAX, 0x7f);
+            return self.a.sahf();
+        }
+        let value = if f & N != 0 { u64::MAX } else { u64::from(f & Z == 0) };
+        self.a.mov_i(r::RAX, value);
+        self.a.test(true, r::RAX, r::RAX);
+        if f & C == 0 {
+            self.a.stc();
+        }
     }
 
     fn select(&mut self, i: &Insn, w: bool) {
@@ -321,7 +349,7 @@ impl Block<'_> {
         }
         let t = self.target(i.rd, &[i.rn]);
         match i.op {
-            Op::CSEL => self.get_into(w, t, i.rm),
+            Op::CSEL => self.get_for(w, t, i.rm),
             Op::CSINC => {
                 if i.rm == ZR {
                     self.a.mov_i(t, 1);
@@ -331,11 +359,11 @@ impl Block<'_> {
                 }
             }
             Op::CSINV => {
-                self.get_into(w, t, i.rm);
+                self.get_for(w, t, i.rm);
                 self.a.unary(Unary::Not, w, t);
             }
             _ => {
-                self.get_into(w, t, i.rm);
+                self.get_for(w, t, i.rm);
                 self.a.unary(Unary::Not, w, t);
                 self.a.lea(w, t, Mem::at(t, 1));
             }
@@ -349,7 +377,7 @@ impl Block<'_> {
         let sub = i.op == Op::MSUB;
         if i.ra == ZR && !sub {
             let t = self.target(i.rd, if i.rd == i.rn { &[] } else { std::slice::from_ref(&i.rm) });
-            self.get_into(w, t, i.rn);
+            self.get_for(w, t, i.rn);
             let m = self.rm(i.rm);
             self.a.imul(w, t, m);
             return self.put(i.rd, t);

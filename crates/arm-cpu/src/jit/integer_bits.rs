@@ -43,7 +43,7 @@ impl Block<'_> {
             }
             REV_w | REV_x => {
                 let t = self.target(i.rd, &[]);
-                self.get_into(w, t, i.rn);
+                self.get_for(w, t, i.rn);
                 self.a.bswap(w, t);
                 self.put(i.rd, t);
             }
@@ -116,7 +116,11 @@ impl Block<'_> {
                     }
                 }
                 _ => {
-                    self.get_into(w, t, i.rn);
+                    if top + rr == 0 {
+                        self.get_into(w, t, i.rn);
+                    } else {
+                        self.get_for(w, t, i.rn);
+                    }
                     let field = s - rr + 1;
                     if !signed && top != 0 && field < 32 {
                         if rr != 0 {
@@ -135,7 +139,7 @@ impl Block<'_> {
             }
         } else {
             // Up: cut off above S, then to the place.
-            self.get_into(w, t, i.rn);
+            self.get_for(w, t, i.rn);
             let up = width - rr;
             if top != 0 {
                 self.a.shift(Shift::Shl, w, t, top);

@@ -30,6 +30,8 @@ pub(super) struct Link {
     /// Where the displacement stands.
     pub at: u32,
     pub target: u64,
+    /// The fuel was looked at.
+    pub checked: bool,
 }
 
 /// Generated code and what belongs to it.
@@ -177,6 +179,7 @@ impl Cpu {
     pub(crate) fn forget_translated(&mut self, pc: u64, at: u32) {
         let Some(code) = &mut self.jit.code else { return };
         code.memory.patch(at, &super::translate::STALE);
+        code.memory.patch(at + super::translate::CHECKED, &super::translate::STALE_CHECKED);
         self.code.jumps.remove(pc, self.jit.hot.hash[(pc >> 63) as usize], code.memory.address(at));
     }
 
@@ -248,7 +251,8 @@ impl Cpu {
             if let Some(l) = link.take().and_then(|l: u32| code.links.get(l as usize))
                 && l.target == pc
             {
-                let rel = at.wrapping_sub(l.at + 4);
+                let entry = if l.checked { at + super::translate::CHECKED } else { at };
+                let rel = entry.wrapping_sub(l.at + 4);
                 let site = l.at;
                 code.memory.patch(site, &rel.to_le_bytes());
                 self.counters.chained += 1;
@@ -301,7 +305,7 @@ impl Cpu {
         }
         let insns: *const [Insn] = &raw const *b.insns;
         // SAFETY: as above; nothing below drops decoded blocks.
-        let at = self.translate_block(unsafe { &*insns }, pc, mode);
+        let at = self.translate_block(unsafe { &*insns }, page, pc, mode);
         match at {
             Some(at) => {
                 self.code.block_mut(page, block)?.add_entry(pc, mode, at);

@@ -1,9 +1,11 @@
 //! A block: its frame (entry, fuel, exits, slow paths) and what the groups of instructions build on.
 
 use super::asm::{Alu, Asm, Cc, Label, Mem, Reg, Rm, r};
-use super::layout::{self, FUEL, condition, pin, x};
+use super::flags::{Flags, Recipe};
+use super::layout::{self, FUEL, pin, x};
 use super::run::{Code, Link, Site};
 use crate::FeatSet;
+use crate::code::Words;
 use crate::cpu::Cpu;
 use crate::decode::LINES;
 use crate::insn::{Insn, SINK, SP, ZR};
@@ -12,6 +14,10 @@ use crate::insn::{Insn, SINK, SP, ZR};
 const WAY_OUT: u32 = 15;
 /// What stands at the entry of a stale block: a short jump to its way out.
 pub(super) const STALE: [u8; 2] = [0xeb, (-(WAY_OUT as i8) - 2) as u8];
+/// Bytes between the entry and the second one, for those who looked at the fuel already: `test r15, r15; jle rel8`.
+pub(super) const CHECKED: u32 = 5;
+/// What stands there in a stale block.
+pub(super) const STALE_CHECKED: [u8; 2] = [0xeb, (-((WAY_OUT + CHECKED) as i8) - 2) as u8];
 /// Bytes that the longest block may need.
 const ROOM: usize = 96 * 1024;
 
@@ -25,11 +31,13 @@ pub(super) mod mode {
 /// Code that stands behind the block.
 enum Cold {
     /// Calls the handler and comes back.
-    Site { from: Label, site: u64, back: Label },
+    Site { from: Label, site: u64, back: Label, flags: Option<Recipe> },
     /// Vector registers go to their places.
     Vectors { from: Label, back: Label },
     /// Leaves with a PC.
-    Leave { from: Label, pc: u64 },
+    Leave { from: Label, pc: u64, flags: Option<Recipe> },
+    /// Leaves through a link.
+    Link { from: Label, link: u32, flags: Option<Recipe> },
 }
 
 /// The translation of one block.
@@ -39,7 +47,7 @@ pub(super) struct Block<'a> {
     pub features: &'a FeatSet,
     insns: &'a [Insn],
     /// PC of the block.
-    start: u64,
+    pub start: u64,
     pub mode: u8,
     /// The host has instructions for SHA-256.
     pub host_sha: bool,
@@ -47,8 +55,10 @@ pub(super) struct Block<'a> {
     pub at: usize,
     entry: u32,
     cold: Vec<Cold>,
-    /// EFLAGS hold the guest's flags unless an instruction since then changed them.
-    pub flags_held: bool,
+    /// Where the guest's flags stand.
+    pub flags: Flags,
+    /// The page of the block.
+    pub words: Words<'a>,
     /// Vector registers stand in their places.
     pub vectors: bool,
     /// From which bit on each vector register is known to be zero.
@@ -96,7 +106,7 @@ fn vectors_only(i: &Insn) -> bool {
 
 impl Cpu {
     /// Translates a block; `None` when there is no room.
-    pub(super) fn translate_block(&mut self, insns: &[Insn], pc: u64, mode: u8) -> Option<u32> {
+    pub(super) fn translate_block(&mut self, insns: &[Insn], page: usize, pc: u64, mode: u8) -> Option<u32> {
         let code = self.jit.code.as_mut()?;
         if code.memory.left() < ROOM {
             return None;
@@ -116,7 +126,8 @@ impl Cpu {
             at: 0,
             entry: 0,
             cold: Vec::new(),
-            flags_held: false,
+            flags: Flags::MEMORY,
+            words: self.code.words(page),
             vectors: false,
             zero_above: [super::vregs::ALL; 32],
             compared: None,
@@ -159,7 +170,7 @@ impl Block<'_> {
         if self.vectors {
             self.place_vectors();
         }
-        self.flags_held = false;
+        self.flags = Flags::MEMORY;
         let mut ended = false;
         for k in 0..self.insns.len() {
             self.at = k;
@@ -216,12 +227,13 @@ impl Block<'_> {
 
     /// Calls the handler for the whole instruction.
     pub fn handler(&mut self, i: &Insn) {
+        self.flags_out();
         let site = self.site(i);
         self.a.mov_i64(r::RAX, site);
         let vector = vectors_only(i);
         let t = &self.code.thunks;
         self.a.call_to(if vector { t.call_vector } else { t.call });
-        self.flags_held = false;
+        self.flags = Flags::MEMORY;
         self.zero_above = [super::vregs::ALL; 32];
         if !vector {
             self.sp_aligned = false;
@@ -233,7 +245,8 @@ impl Block<'_> {
     pub fn slow_path(&mut self, i: &Insn) -> (Label, Label) {
         let (from, back) = (self.a.label(), self.a.label());
         let site = self.site(i);
-        self.cold.push(Cold::Site { from, site, back });
+        let flags = self.flags.pending();
+        self.cold.push(Cold::Site { from, site, back, flags });
         (from, back)
     }
 
@@ -247,15 +260,27 @@ impl Block<'_> {
     /// A label that leaves with a PC.
     pub fn leave_at(&mut self, pc: u64) -> Label {
         let from = self.a.label();
-        self.cold.push(Cold::Leave { from, pc });
+        let flags = self.flags.pending();
+        self.cold.push(Cold::Leave { from, pc, flags });
+        from
+    }
+
+    /// A label to jump to by a displacement that shall lead to the block at `target` once there is one.
+    fn link_to(&mut self, target: u64, checked: bool) -> Label {
+        let from = self.a.label();
+        let link = self.code.links.len() as u32;
+        self.code.links.push(Link { at: self.a.here(), target, checked });
+        let flags = self.flags.pending();
+        self.cold.push(Cold::Link { from, link, flags });
         from
     }
 
     fn emit_cold(&mut self) {
         for c in std::mem::take(&mut self.cold) {
             match c {
-                Cold::Site { from, site, back } => {
+                Cold::Site { from, site, back, flags } => {
                     self.a.bind(from);
+                    self.flags_out_cold(flags);
                     self.a.mov_i64(r::RAX, site);
                     self.a.call_to(self.code.thunks.call);
                     self.a.jmp(back);
@@ -265,8 +290,15 @@ impl Block<'_> {
                     self.a.call_to(self.code.thunks.load_vectors);
                     self.a.jmp(back);
                 }
-                Cold::Leave { from, pc } => {
+                Cold::Link { from, link, flags } => {
                     self.a.bind(from);
+                    self.flags_out_cold(flags);
+                    self.a.mov_i(r::RAX, link.into());
+                    self.a.jmp_to(self.code.thunks.leave_link);
+                }
+                Cold::Leave { from, pc, flags } => {
+                    self.a.bind(from);
+                    self.flags_out_cold(flags);
                     self.a.mov_i(r::RAX, pc);
                     self.a.jmp_to(self.code.thunks.leave_pc);
                 }
@@ -284,21 +316,29 @@ impl Block<'_> {
 
     /// Goes to a PC that is known.
     pub fn go(&mut self, target: u64) {
-        if target <= self.pc() {
+        let same_page = (target ^ self.start) & !0xfff == 0;
+        // Flags that nobody looks at need not be in memory when the block goes on to the next one.
+        let pending = self.flags_elided(target);
+        if !pending {
+            self.flags_out();
+        }
+        if pending || target <= self.pc() {
             let out = self.leave_at(target);
-            self.look_at_lines(out);
+            if target <= self.pc() {
+                self.look_at_lines(out);
+            }
+            if pending {
+                self.a.test(true, FUEL, FUEL);
+                self.a.jcc(Cc::Le, out);
+            }
         }
         if let Some(entry) = self.own_entry(target) {
-            self.a.jmp_to(entry);
-        } else if (target ^ self.start) & !0xfff == 0 {
-            // Until it is patched, the displacement leads to what follows.
+            self.a.jmp_to(if pending { entry + CHECKED } else { entry });
+        } else if same_page {
+            // Until it is patched, the displacement leads out.
             self.a.byte(0xe9);
-            let at = self.a.here();
-            self.a.bytes(&[0; 4]);
-            let n = self.code.links.len();
-            self.code.links.push(Link { at, target });
-            self.a.mov_i(r::RAX, n as u64);
-            self.a.jmp_to(self.code.thunks.leave_link);
+            let l = self.link_to(target, pending);
+            self.a.displacement(l);
         } else {
             let miss = self.leave_at(target);
             if target >> 63 == 0 {
@@ -324,7 +364,23 @@ impl Block<'_> {
         }
     }
 
-    /// Goes to the PC in RAX, which may be anything.
+    /// Goes to a PC that is known when the condition of the host holds, else goes on.
+    pub fn go_if(&mut self, cc: Cc, target: u64) {
+        let (flags, dirty) = (self.flags, self.a.flags_dirty);
+        let same_page = (target ^ self.start) & !0xfff == 0;
+        if same_page && target > self.pc() && flags.settled() {
+            self.a.bytes(&[0x0f, 0x80 | cc as u8]);
+            let l = self.link_to(target, false);
+            return self.a.displacement(l);
+        }
+        let no: Label = self.a.label();
+        self.a.jcc(cc.inverse(), no);
+        self.go(target);
+        self.a.bind(no);
+        (self.flags, self.a.flags_dirty) = (flags, dirty);
+    }
+
+    /// Goes to the PC in RAX, which may be anything; flags are in memory.
     pub fn go_indirect(&mut self) {
         let out = self.a.label();
         self.look_at_lines(out);
@@ -360,6 +416,12 @@ impl Block<'_> {
             self.a.mov_i(to, if w { v } else { v & 0xffff_ffff });
         } else if pin(n) != Some(to) || !w {
             self.a.mov(w, to, self.rm(n));
+        }
+    }
+    /// The same for an operation of that width that writes all of `to`.
+    pub fn get_for(&mut self, w: bool, to: Reg, n: u8) {
+        if pin(n) != Some(to) {
+            self.get_into(w, to, n);
         }
     }
     /// The host register to compute a result for `n` in, RAX where it has none of its own or one of `sources` stands there.
@@ -403,63 +465,12 @@ impl Block<'_> {
     }
     /// `n` is written: what was known of it is not true any more.
     pub fn forget(&mut self, n: u8) {
+        self.flags.written(n);
         if n == SP {
             self.sp_aligned = false;
         }
         if let Some(k) = self.known.get_mut(usize::from(n)) {
             *k = None;
         }
-    }
-
-    // Flags.
-
-    /// EFLAGS hold the flags of an operation just done, as after a subtraction. Takes RAX: results are put away before.
-    pub fn flags_set(&mut self) {
-        self.a.flags_dirty = false;
-        self.flags_held = true;
-        if self.flags_live() {
-            // Byte by byte: reading AX would wait until its halves are put together.
-            self.a.lahf();
-            self.a.store_ah(layout::FLAGS.plus(1));
-            self.a.set(Cc::O, layout::FLAGS);
-        }
-    }
-
-    /// Brings the flags to EFLAGS. Uses RAX when they have to come from memory.
-    pub fn flags_get(&mut self) {
-        if self.flags_held && !self.a.flags_dirty {
-            return;
-        }
-        self.a.load_zx(0, r::RAX, layout::FLAGS);
-        self.a.alu8_i(Alu::Add, r::RAX, 0x7f);
-        self.a.load_ah(layout::FLAGS.plus(1));
-        self.a.sahf();
-        self.a.flags_dirty = false;
-        self.flags_held = true;
-    }
-
-    /// Brings the flags to EFLAGS and tells the condition; `None` holds always.
-    pub fn flags_for(&mut self, cond: u8) -> Option<Cc> {
-        let cc = condition(cond)?;
-        if let Some(cc) = self.compared_for(cond) {
-            return Some(cc);
-        }
-        self.flags_get();
-        Some(cc)
-    }
-
-    /// Will somebody look at the flags in memory that the current instruction sets?
-    pub fn flags_live(&self) -> bool {
-        for n in 1.. {
-            let Some(i) = self.ahead(n) else { return true };
-            match super::flags::use_of(i) {
-                super::flags::Use::Sets => return false,
-                super::flags::Use::Nothing => {}
-                super::flags::Use::ReadsAndSets if n == 1 => return false,
-                super::flags::Use::Reads if n == 1 => {}
-                _ => return true,
-            }
-        }
-        true
     }
 }

@@ -1,6 +1,7 @@
 //! Floating point: comparisons, roundings, conversions. See [`super::vector_fp`].
 
 use super::asm::{Alu, Cc, Label, Mem, r};
+use super::flags::Flags;
 use super::layout::{self, consts};
 use super::translate::Block;
 use super::vector_fp::Width::{Double, Single};
@@ -71,7 +72,7 @@ impl Block<'_> {
             self.a.v2(V(pp, Map::M0F, false, opcode), n, m);
         }
         self.a.flags_dirty = false;
-        self.flags_held = false;
+        self.flags = Flags::MEMORY;
         self.compared = direct.map(|swapped| (self.at, swapped));
         if self.comparison_live(direct.is_some()) {
             self.keep_comparison(swapped);
@@ -104,7 +105,7 @@ impl Block<'_> {
         let m = self.v(i.rm);
         self.a.v2(V(pp, Map::M0F, false, opcode), n, m);
         self.a.flags_dirty = true;
-        self.flags_held = false;
+        self.flags = Flags::MEMORY;
         self.keep_comparison(false);
         self.a.bind(done);
     }
