@@ -14,6 +14,7 @@ mod linux;
 mod reference;
 mod sdei;
 mod selftests;
+mod shim;
 mod stress;
 mod walls;
 
@@ -70,6 +71,8 @@ enum Task {
     },
     /// The decode table against Arm's machine-readable encodings.
     Coverage(coverage::Args),
+    /// The library that `ulna exec` preloads, for arm64.
+    Shim(shim::Args),
     /// Random requests on the raw entry.
     Fuzz(fuzz::Args),
     /// Numbers and layouts of kvm-abi against the C headers.
@@ -104,6 +107,7 @@ fn main() -> Result<()> {
             Ok(())
         }
         Task::Coverage(a) => coverage::run(&a),
+        Task::Shim(args) => shim::run(&args),
         Task::Fuzz(a) => fuzz::run(&a),
         Task::HeaderCheck(a) => header_check::run(&a),
         Task::Conformance(a) => conformance::run(&a),

@@ -190,9 +190,11 @@ fn command(e: &Exec) -> Result<Command, Error> {
             return Err(wrong(format!("there is no loader {} below {}", loader.display(), root.display())));
         }
         c.arg("-L").arg(root);
+    } else if loader.exists() {
+        // arm64 libraries are installed beside this host's own; a loader from elsewhere would mix two libcs.
     } else if below(Path::new(SYSROOT)) {
         c.arg("-L").arg(SYSROOT);
-    } else if !loader.exists() {
+    } else {
         return Err(wrong(format!(
             "the loader {} is neither here nor below {SYSROOT} (Debian: libc6-arm64-cross; --sysroot names another place)",
             loader.display()
