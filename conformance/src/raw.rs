@@ -185,7 +185,14 @@ impl World<'_> {
             self.done.runs += 1;
             let _ = self.watch.send(running);
         }
-        let r = self.files.ioctl(fd, request, arg, &self.mem);
+        let r = self.files.request(fd, request, arg, &self.mem).unwrap_or_else(|e| {
+            let name = ALL.iter().find(|i| i.request() == request).map_or("?", |i| i.name);
+            assert!(
+                e.why().is_some(),
+                "{name} ({request:#x}, {arg:#x}) on {fd} was refused without a reason: {e}"
+            );
+            -e.0
+        });
         if runs {
             let _ = self.watch.send(None);
         }

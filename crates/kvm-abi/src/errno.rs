@@ -28,7 +28,7 @@ impl fmt::Display for Why {
         let mut rest = self.text;
         while let Some((before, after)) = rest.split_once('{') {
             f.write_str(before)?;
-            let Some((place, after)) = after.split_once('}') else { break };
+            let Some((place, after)) = after.split_once('}') else { return Ok(()) };
             match place {
                 "x" => write!(f, "{:#x}", values.next().unwrap_or(&0))?,
                 "n" => f.write_str(names.next().unwrap_or(&""))?,

@@ -15,9 +15,12 @@ use ulna_kvm_abi::{Errno, vcpu_feature};
 use crate::Result;
 use crate::gic::Source;
 use crate::vcpu::Vcpu;
+use crate::why;
 
 /// perf's type number of the one PMU there is, as on the recorded hosts (/sys/bus/event_source/devices/*/type).
 const PMU_TYPE: u32 = 10;
+const NO_PMU_IRQ: Errno = Errno::ENXIO.because("the PMU has no interrupt: KVM_ARM_VCPU_PMU_V3_IRQ sets it");
+const PMU_READY: Errno = Errno::EBUSY.because("the PMU is initialised");
 /// KVM_GET_DEVICE_ATTR of a stolen-time address that is not set.
 const UNSET: u64 = u64::MAX;
 
@@ -34,7 +37,7 @@ impl Vcpu {
             GRP_PVTIME_CTRL => attr == PVTIME_IPA,
             _ => false,
         };
-        if known { Ok(()) } else { Err(Errno::ENXIO) }
+        if known { Ok(()) } else { Err(why::NO_ATTRIBUTE) }
     }
 
     /// KVM_GET_DEVICE_ATTR.
@@ -46,18 +49,18 @@ impl Vcpu {
             }
             (GRP_PMU_V3_CTRL, PMU_V3_IRQ) => {
                 if !self.vm.gic_exists() {
-                    return Err(Errno::EINVAL);
+                    return Err(why::NO_GIC);
                 }
                 if !self.has_feature(vcpu_feature::PMU_V3) {
-                    return Err(Errno::ENODEV);
+                    return Err(why::NO_PMU);
                 }
                 match self.shared.pmu_irq.load(Ordering::SeqCst) {
-                    0 => Err(Errno::ENXIO),
+                    0 => Err(NO_PMU_IRQ),
                     irq => Ok(irq.into()),
                 }
             }
             (GRP_PVTIME_CTRL, PVTIME_IPA) => Ok(self.stolen_time.unwrap_or(UNSET)),
-            _ => Err(Errno::ENXIO),
+            _ => Err(why::NO_ATTRIBUTE),
         }
     }
 
@@ -68,7 +71,7 @@ impl Vcpu {
             (GRP_PMU_V3_CTRL, _) => self.set_pmu(attr, value),
             (GRP_TIMER_CTRL, _) => self.set_timer_ppi(attr, value as u32),
             (GRP_PVTIME_CTRL, PVTIME_IPA) => self.set_stolen_time(value),
-            _ => Err(Errno::ENXIO),
+            _ => Err(why::NO_ATTRIBUTE),
         }
     }
 
@@ -76,23 +79,26 @@ impl Vcpu {
     pub(crate) fn refused_unread(&self, group: u32, attr: u64) -> Result<()> {
         let pmu = self.has_feature(vcpu_feature::PMU_V3);
         match group {
-            GRP_TIMER_CTRL if !self.vm.gic_exists() => Err(Errno::EINVAL),
-            GRP_PMU_V3_CTRL if !pmu => Err(Errno::ENODEV),
-            GRP_PMU_V3_CTRL if self.pmu_ready => Err(Errno::EBUSY),
-            GRP_PMU_V3_CTRL if attr == PMU_V3_IRQ && !self.vm.gic_exists() => Err(Errno::EINVAL),
+            GRP_TIMER_CTRL if !self.vm.gic_exists() => Err(why::NO_GIC),
+            GRP_PMU_V3_CTRL if !pmu => Err(why::NO_PMU),
+            GRP_PMU_V3_CTRL if self.pmu_ready => Err(PMU_READY),
+            GRP_PMU_V3_CTRL if attr == PMU_V3_IRQ && !self.vm.gic_exists() => Err(why::NO_GIC),
             _ => Ok(()),
         }
     }
 
     fn set_timer_ppi(&mut self, attr: u64, irq: u32) -> Result<()> {
-        if !self.vm.gic_exists() || !(16..32).contains(&irq) {
-            return Err(Errno::EINVAL);
+        if !self.vm.gic_exists() {
+            return Err(why::NO_GIC);
+        }
+        if !(16..32).contains(&irq) {
+            return Err(Errno::EINVAL.because("INTID {} is no PPI (16 to 31)").value(irq.into()));
         }
         if self.vm.timer_ppis_fixed.load(Ordering::SeqCst) {
-            return Err(Errno::EBUSY);
+            return Err(Errno::EBUSY.because("a vCPU has run and taken the timers' interrupts"));
         }
         let slot = usize::try_from(attr).ok().and_then(|n| self.vm.timer_ppis.get(n));
-        slot.ok_or(Errno::ENXIO)?.store(irq, Ordering::SeqCst);
+        slot.ok_or(why::NO_ATTRIBUTE)?.store(irq, Ordering::SeqCst);
         Ok(())
     }
 
@@ -106,7 +112,7 @@ impl Vcpu {
         });
         match claimed {
             None => Ok(()),
-            Some(Err(_)) => Err(Errno::EINVAL),
+            Some(Err(_)) => Err(Errno::EINVAL.because("a timer's interrupt is another device's already")),
             Some(Ok(())) => {
                 self.vm.timer_ppis_fixed.store(true, Ordering::SeqCst);
                 Ok(())
@@ -120,13 +126,16 @@ impl Vcpu {
             return Ok(());
         }
         if !self.pmu_ready {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL
+                .because("the PMU is not initialised: KVM_ARM_VCPU_PMU_V3_INIT comes before KVM_RUN"));
         }
         let irq = self.shared.pmu_irq.load(Ordering::SeqCst);
         let lines = self.vm.with_gic(|g| g.gic.config().nr_irqs);
         let fits = lines.map_or(irq == 0, |n| (16..n).contains(&irq));
         if !fits {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL
+                .because("the PMU's interrupt {} is not one of the controller's")
+                .value(irq.into()));
         }
         let filter = self.vm.pmu_filter.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.cpu.set_pmu_filter(filter);
@@ -135,13 +144,17 @@ impl Vcpu {
 
     fn set_stolen_time(&mut self, ipa: u64) -> Result<()> {
         if !ipa.is_multiple_of(64) {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL
+                .because("stolen time at {x}: the address must be a multiple of 64")
+                .value(ipa));
         }
         if self.stolen_time.is_some() {
-            return Err(Errno::EEXIST);
+            return Err(Errno::EEXIST.because("the address of stolen time is set already"));
         }
         if find_slot(&self.vm.memory.slots(), ipa).is_none_or(|s| s.readonly) {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL
+                .because("stolen time at {x}: no writable memory slot has this address")
+                .value(ipa));
         }
         self.stolen_time = Some(ipa);
         Ok(())
@@ -149,19 +162,22 @@ impl Vcpu {
 
     fn set_pmu(&mut self, attr: u64, value: u64) -> Result<()> {
         if !self.has_feature(vcpu_feature::PMU_V3) {
-            return Err(Errno::ENODEV);
+            return Err(why::NO_PMU);
         }
         if self.pmu_ready {
-            return Err(Errno::EBUSY);
+            return Err(PMU_READY);
         }
         match attr {
             PMU_V3_IRQ => self.set_pmu_irq(value as u32),
             PMU_V3_INIT => self.init_pmu(),
             PMU_V3_FILTER => self.filter_events(value),
-            PMU_V3_SET_PMU if value as u32 != PMU_TYPE => Err(Errno::ENXIO),
-            PMU_V3_SET_PMU if self.vm.started.load(Ordering::SeqCst) => Err(Errno::EBUSY),
+            PMU_V3_SET_PMU if value as u32 != PMU_TYPE => {
+                let e = Errno::ENXIO.because("PMU {}: the host's only one is {}");
+                Err(e.values([value & 0xffff_ffff, PMU_TYPE.into()]))
+            }
+            PMU_V3_SET_PMU if self.vm.started.load(Ordering::SeqCst) => Err(why::STARTED),
             PMU_V3_SET_PMU => Ok(()),
-            _ => Err(Errno::ENXIO),
+            _ => Err(why::NO_ATTRIBUTE),
         }
     }
 
@@ -174,13 +190,18 @@ impl Vcpu {
         let allow = match action {
             0 => true,
             1 => false,
-            _ => return Err(Errno::EINVAL),
+            _ => {
+                return Err(Errno::EINVAL
+                    .because("filter action {}: there are 0 (ALLOW) and 1 (DENY)")
+                    .value(action));
+            }
         };
         if base + count > space {
-            return Err(Errno::EINVAL);
+            let e = Errno::EINVAL.because("events up to {x}: the host's end below {x}");
+            return Err(e.values([base + count, space]));
         }
         if self.vm.started.load(Ordering::SeqCst) {
-            return Err(Errno::EBUSY);
+            return Err(why::STARTED);
         }
         let mut known = self.vm.pmu_filter.lock().unwrap_or_else(PoisonError::into_inner);
         // The first filter decides about all that none names.
@@ -192,8 +213,11 @@ impl Vcpu {
 
     /// A PPI, the same on all vCPUs, or an SPI, another on each.
     fn set_pmu_irq(&mut self, irq: u32) -> Result<()> {
-        if !self.vm.gic_exists() || !(16..1020).contains(&irq) {
-            return Err(Errno::EINVAL);
+        if !self.vm.gic_exists() {
+            return Err(why::NO_GIC);
+        }
+        if !(16..1020).contains(&irq) {
+            return Err(Errno::EINVAL.because("INTID {} is neither a PPI nor an SPI").value(irq.into()));
         }
         let others = self.vm.vcpus();
         let clash = others.values().map(|v| v.pmu_irq.load(Ordering::SeqCst)).filter(|&i| i != 0).any(|i| {
@@ -201,10 +225,11 @@ impl Vcpu {
             if irq < 32 { i != irq } else { i == irq }
         });
         if clash {
-            return Err(Errno::EINVAL);
+            let e = Errno::EINVAL.because("INTID {}: the PMUs of a VM have one PPI for all, or an SPI each");
+            return Err(e.value(irq.into()));
         }
         if self.shared.pmu_irq.load(Ordering::SeqCst) != 0 {
-            return Err(Errno::EBUSY);
+            return Err(Errno::EBUSY.because("the PMU has an interrupt already"));
         }
         self.shared.pmu_irq.store(irq, Ordering::SeqCst);
         Ok(())
@@ -213,14 +238,16 @@ impl Vcpu {
     fn init_pmu(&mut self) -> Result<()> {
         if self.vm.gic_exists() {
             if !self.vm.gic_ready() {
-                return Err(Errno::ENODEV);
+                return Err(Errno::ENODEV.because("the interrupt controller is not initialised yet"));
             }
             let irq = self.shared.pmu_irq.load(Ordering::SeqCst);
             if irq == 0 {
-                return Err(Errno::ENXIO);
+                return Err(NO_PMU_IRQ);
             }
             let me = Source::Pmu(self.shared.index);
-            self.vm.with_gic(|g| g.claim(irq, me)).unwrap_or(Err(Errno::ENODEV))?;
+            self.vm.with_gic(|g| g.claim(irq, me)).unwrap_or(Err(Errno::ENODEV)).map_err(|e| {
+                e.or_because("the PMU's interrupt is another device's, or no line of the controller")
+            })?;
         }
         self.pmu_ready = true;
         Ok(())

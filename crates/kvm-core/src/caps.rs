@@ -20,7 +20,7 @@ impl Kvm {
     pub fn check_extension(&self, n: u32) -> Result<i32> {
         // The kernel asks for the VM's interrupt controller where there is no VM.
         if n == cap::MSI_DEVID {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL.because("only a VM can answer this capability"));
         }
         Ok(sdei::extension(n, self.config().strict).unwrap_or_else(|| common(self.config(), n)))
     }
@@ -48,12 +48,16 @@ impl Vm {
         match n {
             // The one that does not look at its flags.
             cap::DIRTY_LOG_RING_ACQ_REL => vm.set_dirty_ring(args[0]),
-            _ if flags != 0 => Err(Errno::EINVAL),
+            _ if flags != 0 => {
+                Err(Errno::EINVAL.because("kvm_enable_cap.flags is {x}, not zero").value(flags.into()))
+            }
             cap::MANUAL_DIRTY_LOG_PROTECT2 => vm.set_manual_dirty_log(args[0]),
             cap::DIRTY_LOG_RING_WITH_BITMAP => vm.set_dirty_ring_bitmap(),
             cap::ARM_EAGER_SPLIT_CHUNK_SIZE => vm.set_split_chunk(args[0]),
             // How long to poll before sleeping, in nanoseconds: a vCPU here sleeps at once, whatever the limit is.
-            cap::HALT_POLL => u32::try_from(args[0]).map(drop).map_err(|_| Errno::EINVAL),
+            cap::HALT_POLL => u32::try_from(args[0]).map(drop).map_err(|_| {
+                Errno::EINVAL.because("{} ns of polling do not fit into 32 bits").value(args[0])
+            }),
             cap::ARM_NISV_TO_USER => {
                 vm.nisv_to_user.store(true, Ordering::SeqCst);
                 Ok(())
@@ -63,20 +67,24 @@ impl Vm {
                 Ok(())
             }
             cap::ARM_WRITABLE_IMP_ID_REGS if has_imp_ids(&vm.config) => {
-                vm.before_vcpus(Errno::EINVAL, || vm.writable_identity.store(true, Ordering::SeqCst))
+                vm.before_vcpus(HAS_VCPUS, || vm.writable_identity.store(true, Ordering::SeqCst))
             }
             private::CAP_REG_SCOPE if !vm.config.strict && args[0] <= 1 => {
-                vm.before_vcpus(Errno::EBUSY, || vm.tagging.store(args[0] == 1, Ordering::SeqCst))
+                vm.before_vcpus(BUSY, || vm.tagging.store(args[0] == 1, Ordering::SeqCst))
             }
             // Who asks has to have asked for writable identity.
             private::CAP_HET_IDENTITY if has_het_identity(&vm.config) && vm.identity_is_writable() => {
-                vm.before_vcpus(Errno::EBUSY, || vm.het_identity.store(true, Ordering::SeqCst))
+                vm.before_vcpus(BUSY, || vm.het_identity.store(true, Ordering::SeqCst))
             }
             sdei::CAP if !vm.config.strict => self.enable_sdei(),
-            _ => Err(Errno::EINVAL),
+            _ => Err(Errno::EINVAL.because("capability {} cannot be enabled on this VM").value(n.into())),
         }
     }
 }
+
+const BUSY: Errno = Errno::EBUSY.because("the VM has vCPUs: this comes before the first");
+/// What comes before the first vCPU.
+const HAS_VCPUS: Errno = Errno::EINVAL.because("the VM has vCPUs: this comes before the first");
 
 fn has_het_identity(config: &KvmConfig) -> bool {
     !config.strict && has_imp_ids(config)

@@ -88,12 +88,14 @@ impl Vm {
         self.0.check_alive()?;
         let c = &self.0.coalesced;
         if zone.pio > 1 {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL.because("pio is {}: 0 or 1").value(zone.pio.into()));
         }
         c.ring()?;
         let mut zones = c.zones();
         if zones.iter().filter(|z| z.pio == zone.pio).count() >= MAX_ZONES {
-            return Err(Errno::ENOSPC);
+            return Err(Errno::ENOSPC
+                .because("there are {} zones, which is the most")
+                .value(MAX_ZONES as u64));
         }
         zones.push(*zone);
         c.count.store(zones.len(), Ordering::SeqCst);
@@ -104,7 +106,7 @@ impl Vm {
     pub fn unregister_coalesced_mmio(&self, zone: &CoalescedMmioZone) -> Result<()> {
         self.0.check_alive()?;
         if zone.pio > 1 {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL.because("pio is {}: 0 or 1").value(zone.pio.into()));
         }
         let c = &self.0.coalesced;
         let mut zones = c.zones();

@@ -67,7 +67,8 @@ impl Vcpu {
     pub fn set_guest_debug(&mut self, d: &GuestDebug) -> Result<()> {
         self.vm.check_alive()?;
         if d.control & !control::VALID != 0 {
-            return Err(Errno::EINVAL);
+            let e = Errno::EINVAL.because("control {x}: of these bits there are {x}");
+            return Err(e.values([d.control.into(), control::VALID.into()]));
         }
         let old = self.debug.control;
         let on = d.control & control::ENABLE != 0;
@@ -155,12 +156,14 @@ impl Vcpu {
     pub fn set_vcpu_events(&mut self, e: &VcpuEvents) -> Result<()> {
         let m = self.check_initialised()?;
         if e.pad.iter().any(|b| *b != 0) || e.reserved.iter().any(|w| *w != 0) {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL.because("padding of kvm_vcpu_events is not zero"));
         }
         if e.serror_pending != 0 {
             let iss = if e.serror_has_esr != 0 {
                 if !host_has_ras(&m) || e.serror_esr & !ISS_MASK != 0 {
-                    return Err(Errno::EINVAL);
+                    let why = Errno::EINVAL
+                        .because("an SError with ESR {x}: only on a host with FEAT_RAS, and only ISS bits");
+                    return Err(why.value(e.serror_esr));
                 }
                 e.serror_esr as u32
             } else {

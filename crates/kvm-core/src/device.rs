@@ -13,7 +13,9 @@ use crate::Result;
 use crate::gic::{CPUIF_LEN, DIST_V2_LEN, DIST_V3_LEN, GicSetup, ITS_LEN, ItsSetup, check_range};
 use crate::memory::Tables;
 use crate::vm::{Vm, VmInner};
+use crate::why;
 
+const NO_ITS_ADDRESS: Errno = Errno::ENODEV.because("an ITS has only the address KVM_VGIC_ITS_ADDR_TYPE");
 /// KVM_GET_DEVICE_ATTR of an address that is not set.
 const UNSET: u64 = u64::MAX;
 
@@ -60,7 +62,7 @@ impl Vm {
         self.0.check_alive()?;
         let gic = &self.0.config.profile.gic;
         if !gic.v2 && !gic.v3() {
-            return Err(Errno::ENXIO);
+            return Err(Errno::ENXIO.because("the host has no interrupt controller for guests"));
         }
         self.create_device(TYPE_ARM_VGIC_V2).map(drop)
     }
@@ -70,14 +72,16 @@ impl Vm {
         self.0.check_alive()?;
         let (kind, device) = (id & 0xffff, id >> 16 & 0xffff);
         if device != 0 {
-            return Err(Errno::ENODEV);
+            return Err(Errno::ENODEV
+                .because("device {}: only the GICv2 (0) is placed by this request")
+                .value(device));
         }
         let gic = &self.0.config.profile.gic;
         if !gic.v2 && !gic.v3() {
-            return Err(Errno::ENXIO);
+            return Err(Errno::ENXIO.because("the host has no interrupt controller for guests"));
         }
         if !matches!(kind, V2_ADDR_TYPE_DIST | V2_ADDR_TYPE_CPU) || !self.0.setup().is_v2() {
-            return Err(Errno::ENODEV);
+            return Err(Errno::ENODEV.because("the VM has no GICv2 with such an address"));
         }
         Device { vm: self.0.clone(), kind: Kind::VgicV2 }.set_attr(GRP_ADDR, kind, addr)
     }
@@ -97,16 +101,17 @@ impl Device {
         let mut s = vm.setup();
         let controller = |s: &mut GicSetup, version, most| {
             if busy {
-                return Err(Errno::EBUSY);
+                return Err(why::RUNNING);
             }
             if s.exists() {
-                return Err(Errno::EEXIST);
+                return Err(Errno::EEXIST.because("the VM has an interrupt controller"));
             }
             if vm.started.load(Ordering::SeqCst) {
-                return Err(Errno::EBUSY);
+                return Err(why::STARTED);
             }
             if vcpus > most {
-                return Err(Errno::E2BIG);
+                let e = Errno::E2BIG.because("the VM has {} vCPUs, the controller serves {}");
+                return Err(e.values([vcpus as u64, most as u64]));
             }
             s.version = Some(version);
             Ok(())
@@ -129,11 +134,15 @@ impl Device {
             TYPE_VFIO => {
                 // One a VM.
                 if std::mem::replace(&mut s.vfio, true) {
-                    return Err(Errno::EBUSY);
+                    return Err(Errno::EBUSY.because("the VM has a VFIO device, and one is the most"));
                 }
                 Kind::Vfio
             }
-            _ => return Err(Errno::ENODEV),
+            _ => {
+                return Err(Errno::ENODEV
+                    .because("this host makes no devices of type {}")
+                    .value(kind.into()));
+            }
         };
         drop(s);
         Ok(Device { vm, kind })
@@ -142,7 +151,7 @@ impl Device {
     /// What KVM_SET_DEVICE_ATTR refuses before it reads the value.
     pub(crate) fn refused_unread(&self, group: u32, attr: u64) -> Result<()> {
         match (self.kind, group) {
-            (Kind::Its(_), GRP_ADDR) if attr != ITS_ADDR_TYPE => Err(Errno::ENODEV),
+            (Kind::Its(_), GRP_ADDR) if attr != ITS_ADDR_TYPE => Err(NO_ITS_ADDRESS),
             (_, GRP_ADDR | GRP_NR_IRQS) | (Kind::Its(_), GRP_ITS_REGS) => Ok(()),
             _ => self.register(group, attr).map(drop),
         }
@@ -171,7 +180,7 @@ impl Device {
                 Reg::Levels(..) => false,
             },
         };
-        if known { Ok(()) } else { Err(Errno::ENXIO) }
+        if known { Ok(()) } else { Err(why::NO_ATTRIBUTE) }
     }
 
     /// Works before the GIC is initialised, which then has no SPIs unless the VMM said so.
@@ -193,13 +202,14 @@ impl Device {
             (Kind::VgicV3, GRP_ADDR, V3_ADDR_TYPE_REDIST_REGION) => {
                 // KVM keeps eight bits of it.
                 let index = value & 0xff;
-                let region = s.redists.get(index as usize).ok_or(Errno::ENOENT)?;
+                let none = Errno::ENOENT.because("there is no redistributor region {}").value(index);
+                let region = s.redists.get(index as usize).ok_or(none)?;
                 Ok(region.count.unwrap_or(0) << 52 | region.base | index)
             }
             (Kind::Its(n), GRP_ADDR, ITS_ADDR_TYPE) => Ok(s.its.get(n).and_then(|i| i.base).unwrap_or(UNSET)),
-            (Kind::Its(_), GRP_ADDR, _) => Err(Errno::ENODEV),
+            (Kind::Its(_), GRP_ADDR, _) => Err(NO_ITS_ADDRESS),
             (Kind::VgicV2 | Kind::VgicV3, GRP_NR_IRQS, _) => Ok(s.nr_irqs.unwrap_or(32).into()),
-            (_, GRP_ADDR | GRP_CTRL, _) => Err(Errno::ENXIO),
+            (_, GRP_ADDR | GRP_CTRL, _) => Err(why::NO_ATTRIBUTE),
             _ => {
                 drop(s);
                 self.get_register(group, attr)
@@ -214,9 +224,13 @@ impl Device {
             (Kind::VgicV2 | Kind::VgicV3 | Kind::Its(_), GRP_ADDR) => self.set_address(attr, value),
             (Kind::VgicV2 | Kind::VgicV3, GRP_NR_IRQS) => self.set_nr_irqs(value as u32),
             // No file of this machine is one of a VFIO group or device.
-            (Kind::Vfio, GRP_VFIO_FILE) if attr == VFIO_FILE_ADD => Err(Errno::EINVAL),
-            (Kind::Vfio, GRP_VFIO_FILE) if attr == VFIO_FILE_DEL => Err(Errno::ENOENT),
-            (Kind::Vfio, _) => Err(Errno::ENXIO),
+            (Kind::Vfio, GRP_VFIO_FILE) if attr == VFIO_FILE_ADD => {
+                Err(Errno::EINVAL.because("the file is none of a VFIO group or device"))
+            }
+            (Kind::Vfio, GRP_VFIO_FILE) if attr == VFIO_FILE_DEL => {
+                Err(Errno::ENOENT.because("the file was not added"))
+            }
+            (Kind::Vfio, _) => Err(why::NO_ATTRIBUTE),
             (_, GRP_CTRL) => self.control(attr),
             _ => self.set_register(group, attr, value),
         }
@@ -228,7 +242,7 @@ impl Device {
         let mut s = self.vm.setup();
         let place = |slot: &mut Option<u64>, len: u64, align: u64| {
             if slot.is_some() {
-                return Err(Errno::EEXIST);
+                return Err(Errno::EEXIST.because("the address is set already"));
             }
             check_range(value, len, align, ipa_bits)?;
             *slot = Some(value);
@@ -243,16 +257,18 @@ impl Device {
                 // Count (63:52), base (51:16), flags (15:12), index (11:0, of which KVM keeps eight bits).
                 let (count, base) = (value >> 52, value & 0x000f_ffff_ffff_0000);
                 if count == 0 || value >> 12 & 15 != 0 {
-                    return Err(Errno::EINVAL);
+                    return Err(Errno::EINVAL
+                        .because("region {x}: its count (63:52) is zero or its flags (15:12) are not")
+                        .value(value));
                 }
                 s.add_region(value & 0xff, base, Some(count), vcpus, ipa_bits)
             }
             (Kind::Its(n), ITS_ADDR_TYPE) => match s.its.get_mut(n) {
                 Some(i) => place(&mut i.base, ITS_LEN, 0x1_0000),
-                None => Err(Errno::ENXIO),
+                None => Err(why::NO_ATTRIBUTE),
             },
-            (Kind::Its(_), _) => Err(Errno::ENODEV),
-            _ => Err(Errno::ENXIO),
+            (Kind::Its(_), _) => Err(NO_ITS_ADDRESS),
+            _ => Err(why::NO_ATTRIBUTE),
         }?;
         self.vm.with_gic(|g| g.place(&s));
         Ok(())
@@ -260,11 +276,11 @@ impl Device {
 
     fn set_nr_irqs(&self, n: u32) -> Result<()> {
         if !(64..=1023).contains(&n) || !n.is_multiple_of(32) {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL.because("{} lines: from 64 to 1023, in steps of 32").value(n.into()));
         }
         let mut s = self.vm.setup();
         if s.nr_irqs.is_some() || self.vm.gic_ready() {
-            return Err(Errno::EBUSY);
+            return Err(Errno::EBUSY.because("the number of lines is set, or the controller initialised"));
         }
         s.nr_irqs = Some(n);
         Ok(())
@@ -278,7 +294,8 @@ impl Device {
             (Kind::VgicV3, CTRL_SAVE_PENDING_TABLES) => {
                 self.check_quiet()?;
                 let done = self.vm.with_gic(|g| g.gic.save_pending_tables(mem));
-                done.ok_or(Errno::ENXIO)?.map_err(errno)
+                let none = Errno::ENXIO.because("the interrupt controller is not initialised");
+                done.ok_or(none)?.map_err(errno)
             }
             (Kind::Its(_), CTRL_INIT) => Ok(()),
             (Kind::Its(n), _) => {
@@ -307,13 +324,13 @@ impl Device {
                 };
                 done.unwrap_or(Ok(())).map_err(errno)
             }
-            _ => Err(Errno::ENXIO),
+            _ => Err(why::NO_ATTRIBUTE),
         }
     }
 
     /// Requests that need all vCPUs to stand still.
     fn check_quiet(&self) -> Result<()> {
-        if self.vm.any_vcpu_runs() { Err(Errno::EBUSY) } else { Ok(()) }
+        if self.vm.any_vcpu_runs() { Err(why::RUNNING) } else { Ok(()) }
     }
 
     /// The vCPU of an attribute's affinity field: of those with the same, the first.
@@ -321,12 +338,13 @@ impl Device {
         let wanted = (attr >> 32) as u32;
         let vcpus = self.vm.vcpus();
         let same = vcpus.values().filter(|v| v.affinity.load(Ordering::SeqCst) == wanted);
-        same.map(|v| v.index).min().ok_or(Errno::EINVAL)
+        let none = Errno::EINVAL.because("no vCPU has the affinity {x}").value(wanted.into());
+        same.map(|v| v.index).min().ok_or(none)
     }
 
     /// The vCPU with this id.
     fn by_id(&self, id: u32) -> Result<usize> {
-        self.vm.vcpus().get(&id).map(|v| v.index).ok_or(Errno::EINVAL)
+        self.vm.vcpus().get(&id).map(|v| v.index).ok_or(why::NO_VCPU)
     }
 
     /// Which register an attribute names: what is refused before anything else is looked at.
@@ -350,10 +368,10 @@ impl Device {
                 if attr.is_multiple_of(if wide { 8 } else { 4 }) {
                     Ok(Reg::Frame(Region::Its(n), 0, attr))
                 } else {
-                    Err(Errno::EINVAL)
+                    Err(Errno::EINVAL.because("offset {x} is not aligned to the register's size").value(attr))
                 }
             }
-            _ => Err(Errno::ENXIO),
+            _ => Err(why::NO_ATTRIBUTE),
         }
     }
 
@@ -363,7 +381,11 @@ impl Device {
         match reg {
             Reg::Frame(Region::Its(n), _, offset) => {
                 let placed = self.vm.setup().its.get(n).is_some_and(|i| i.base.is_some());
-                if placed && Its::has_user_register(offset) { Ok(()) } else { Err(Errno::ENXIO) }
+                if !placed {
+                    return Err(Errno::ENXIO.because("the ITS has no address yet"));
+                }
+                let none = Errno::ENXIO.because("the ITS has no register at {x}").value(offset);
+                if Its::has_user_register(offset) { Ok(()) } else { Err(none) }
             }
             _ => self.vm.lazy_init_gic(),
         }
@@ -390,7 +412,7 @@ impl Device {
                 self.vm.with_gic(|g| Ok(g.gic.user_line_levels(vcpu, first).into()))
             }
         };
-        read.ok_or(Errno::EBUSY)?.map_err(errno)
+        read.ok_or(why::GIC_NOT_READY)?.map_err(errno)
     }
 
     fn set_register(&self, group: u32, attr: u64, value: u64) -> Result<()> {
@@ -421,28 +443,38 @@ impl Device {
                 })
             }
         };
-        written.ok_or(Errno::EBUSY)?.map_err(errno)
+        written.ok_or(why::GIC_NOT_READY)?.map_err(errno)
     }
 }
 
 /// The register of the CPU interface with this encoding, of those that can be saved. An unknown one is ENOENT, but ENXIO
 /// for KVM_HAS_DEVICE_ATTR.
 fn user_sysreg(enc: u16) -> Result<IccReg> {
-    IccReg::from_packed(enc).filter(|r| r.is_state()).ok_or(Errno::ENOENT)
+    IccReg::from_packed(enc).filter(|r| r.is_state()).ok_or(
+        Errno::ENOENT.because("{x} is no register of a CPU interface that can be saved").value(enc.into()),
+    )
 }
 
 /// The first of the 32 lines that an attribute of LEVEL_INFO names.
 fn levels_from(attr: u64) -> Result<u32> {
     let first = attr & 0x3ff;
-    if level_kind(attr) == 0 && first.is_multiple_of(32) { Ok(first as u32) } else { Err(Errno::EINVAL) }
+    if level_kind(attr) == 0 && first.is_multiple_of(32) {
+        Ok(first as u32)
+    } else {
+        Err(Errno::EINVAL.because("LEVEL_INFO {x}: kind 0, and the first INTID a multiple of 32").value(attr))
+    }
 }
 
 fn errno(e: GicError) -> Errno {
     match e {
-        GicError::Memory => Errno::EFAULT,
-        GicError::NoRegister => Errno::ENXIO,
-        GicError::Busy => Errno::EBUSY,
-        GicError::Exists => Errno::EEXIST,
-        _ => Errno::EINVAL,
+        GicError::Memory => {
+            Errno::EFAULT.because("a table of the interrupt controller is not in the guest's memory")
+        }
+        GicError::NoRegister => Errno::ENXIO.because("the interrupt controller has no such register here"),
+        GicError::Busy => {
+            Errno::EBUSY.because("the interrupt controller is in a state in which this register is fixed")
+        }
+        GicError::Exists => Errno::EEXIST.because("the interrupt controller has one already"),
+        _ => Errno::EINVAL.because("the interrupt controller does not take this value in its present state"),
     }
 }

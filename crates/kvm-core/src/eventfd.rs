@@ -69,11 +69,12 @@ impl IoEvents {
         let last = new.addr.checked_add(new.len.into());
         if !matches!(new.len, 0 | 1 | 2 | 4 | 8) || last.is_none() || new.len == 0 && new.datamatch.is_some()
         {
-            return Err(Errno::EINVAL);
+            let e = Errno::EINVAL.because("{} bytes at {x}: 1, 2, 4 or 8, or 0 without a value");
+            return Err(e.values([new.len.into(), new.addr]));
         }
         let mut events = self.events.write().unwrap_or_else(PoisonError::into_inner);
         if events.iter().any(|e| e.collides(new.addr, new.len, new.datamatch)) {
-            return Err(Errno::EEXIST);
+            return Err(Errno::EEXIST.because("another ioeventfd takes these writes at {x}").value(new.addr));
         }
         events.push(new);
         self.count.store(events.len(), Ordering::SeqCst);
@@ -83,7 +84,10 @@ impl IoEvents {
     fn remove(&self, fd: &OwnedFd, addr: u64, len: u32, datamatch: Option<u64>) -> Result<()> {
         let id = EventId::of(fd);
         let mut events = self.events.write().unwrap_or_else(PoisonError::into_inner);
-        let at = events.iter().position(|e| e.same(id, addr, len, datamatch)).ok_or(Errno::ENOENT)?;
+        let none = Errno::ENOENT
+            .because("this eventfd was not registered for {} bytes at {x}")
+            .values([len.into(), addr]);
+        let at = events.iter().position(|e| e.same(id, addr, len, datamatch)).ok_or(none)?;
         events.remove(at);
         self.count.store(events.len(), Ordering::SeqCst);
         Ok(())
@@ -165,7 +169,7 @@ impl IrqFds {
         let w = Arc::new(Waiting { epoll, stop, fds, next, stopped });
         let (thread, vm) = (w.clone(), Arc::downgrade(vm));
         let spawned = std::thread::Builder::new().name("ulna-irqfd".into()).spawn(move || thread.run(&vm));
-        spawned.map_err(|_| Errno::ENOMEM)?;
+        spawned.map_err(|_| Errno::ENOMEM.because("the host starts no further thread"))?;
         *slot = Some(w.clone());
         Ok(w)
     }
@@ -293,13 +297,13 @@ impl Vm {
         let vm = &self.0;
         vm.check_alive()?;
         if !vm.gic_ready() {
-            return Err(Errno::EAGAIN);
+            return Err(Errno::EAGAIN.because("the interrupt controller is not initialised"));
         }
         let id = EventId::of(&fd);
         let w = vm.irq_fds.waiting(vm)?;
         let mut fds = w.fds();
         if fds.iter().any(|b| b.id == id) {
-            return Err(Errno::EBUSY);
+            return Err(Errno::EBUSY.because("this eventfd is bound to a GSI already"));
         }
         let key = w.next.fetch_add(1, Ordering::Relaxed);
         let waits = resample.is_some();
@@ -314,7 +318,7 @@ impl Vm {
         if epoll::add(&w.epoll, &*fd, epoll::EventData::new_u64(key), epoll::EventFlags::IN).is_err() {
             fds.pop();
             self.forget_resampled(key);
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL.because("this descriptor cannot be waited for"));
         }
         Ok(())
     }

@@ -98,7 +98,7 @@ impl Vcpu {
             Exit::DataAbort(a) => return self.data_abort(a),
             Exit::InstAbort { ipa, far, .. } => self.inst_abort(ipa, far),
             // Told by `EngineOptions::difference`.
-            Exit::Difference => return Err(Errno::EIO),
+            Exit::Difference => return Err(Errno::EIO.because("the two engines disagree")),
             Exit::Debug { esr, far } => return Ok(Some(Leave::Debug(esr, far))),
         }
         Ok(None)
@@ -141,7 +141,10 @@ impl Vcpu {
         }
         if a.iss & iss::ISV == 0 {
             if !self.vm.nisv_to_user.load(Ordering::Relaxed) {
-                return Err(Errno::ENOSYS);
+                let e = Errno::ENOSYS.because(
+                    "the guest accesses {x} outside its memory with an instruction that tells no size",
+                );
+                return Err(e.value(a.ipa));
             }
             let iss = u64::from(a.iss & (iss::CM | iss::WNR | iss::DFSC));
             return Ok(Some(Leave::ArmNisv { iss, ipa: a.ipa }));

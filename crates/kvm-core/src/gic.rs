@@ -15,6 +15,7 @@ use crate::Result;
 use crate::firmware::sdei::Service;
 use crate::shared::Shared;
 use crate::vm::VmInner;
+use crate::why;
 
 /// Size of a redistributor's two frames.
 pub(crate) const REDIST_LEN: u64 = 0x2_0000;
@@ -60,6 +61,12 @@ pub(crate) struct GicSetup {
     pub its: Vec<ItsSetup>,
 }
 
+const MISPLACED: Errno =
+    Errno::EINVAL.because("redistributors do not fit into the VM's addresses where they are");
+const OVERLAP: Errno = Errno::EINVAL.because("frames of the interrupt controller overlap");
+const UNPLACED: Errno =
+    Errno::ENXIO.because("a frame of the interrupt controller that is needed has no address");
+
 /// Do `a..a+a_len` and `b..b+b_len` meet, as KVM asks?
 fn overlap(a: u64, a_len: u64, b: u64, b_len: u64) -> bool {
     a.saturating_add(a_len) > b && a < b.saturating_add(b_len)
@@ -68,11 +75,18 @@ fn overlap(a: u64, a_len: u64, b: u64, b_len: u64) -> bool {
 /// May a frame of `len` bytes be at `base`? In KVM's order.
 pub(crate) fn check_range(base: u64, len: u64, align: u64, ipa_bits: u8) -> Result<()> {
     if !base.is_multiple_of(align) {
-        return Err(Errno::EINVAL);
+        return Err(Errno::EINVAL.because("address {x} is no multiple of {x}").values([base, align]));
     }
-    let end = base.checked_add(len).ok_or(Errno::EINVAL)?;
+    let wraps =
+        Errno::EINVAL.because("{x} bytes from {x} on go beyond the end of addresses").values([len, base]);
+    let end = base.checked_add(len).ok_or(wraps)?;
     let size = 1u64.checked_shl(ipa_bits.into()).unwrap_or(u64::MAX);
-    if base >= size || end > size { Err(Errno::E2BIG) } else { Ok(()) }
+    if base >= size || end > size {
+        return Err(Errno::E2BIG
+            .because("{x} is beyond the VM's {} bits of addresses")
+            .values([end, ipa_bits.into()]));
+    }
+    Ok(())
 }
 
 impl GicSetup {
@@ -101,10 +115,10 @@ impl GicSetup {
     /// A vCPU is about to get its redistributor: do the regions of `vcpus` of them lie where they can?
     fn check_base(&self, vcpus: usize, ipa_bits: u8) -> Result<()> {
         for r in &self.redists {
-            check_range(r.base, r.len(vcpus), 0x1_0000, ipa_bits).map_err(|_| Errno::EINVAL)?;
+            check_range(r.base, r.len(vcpus), 0x1_0000, ipa_bits).map_err(|_| MISPLACED)?;
         }
         let over = |d: u64| self.redists.iter().any(|r| overlap(d, DIST_V3_LEN, r.base, r.len(vcpus)));
-        if self.dist.is_some_and(over) { Err(Errno::EINVAL) } else { Ok(()) }
+        if self.dist.is_some_and(over) { Err(OVERLAP) } else { Ok(()) }
     }
 
     /// May another vCPU be created beside `vcpus`? If a region has room for it, all of them must be well placed; KVM does
@@ -125,18 +139,24 @@ impl GicSetup {
     ) -> Result<()> {
         let new = RedistRegion { base, count };
         let len = new.len(vcpus);
-        base.checked_add(len).ok_or(Errno::EINVAL)?;
+        base.checked_add(len).ok_or(MISPLACED)?;
+        let order =
+            Errno::EINVAL.because("region {}: the next one is {}").values([index, self.redists.len() as u64]);
         match (self.redists.last(), count) {
-            (None, _) if index != 0 => return Err(Errno::EINVAL),
-            (Some(r), None) if r.count.is_some() => return Err(Errno::EINVAL),
-            (Some(_), None) => return Err(Errno::EEXIST),
-            (Some(_), Some(_)) if index != self.redists.len() as u64 => return Err(Errno::EINVAL),
+            (None, _) if index != 0 => return Err(order),
+            (Some(r), None) if r.count.is_some() => {
+                return Err(Errno::EINVAL.because("the redistributors are placed by regions with counts"));
+            }
+            (Some(_), None) => {
+                return Err(Errno::EEXIST.because("the address of the redistributors is set already"));
+            }
+            (Some(_), Some(_)) if index != self.redists.len() as u64 => return Err(order),
             _ => {}
         }
         let over_dist = self.dist.is_some_and(|d| overlap(base, len, d, DIST_V3_LEN));
         let over_others = self.redists.iter().any(|r| overlap(base, len, r.base, r.len(vcpus)));
         if (count.is_none() && over_dist) || over_others {
-            return Err(Errno::EINVAL);
+            return Err(OVERLAP);
         }
         check_range(base, len, 0x1_0000, ipa_bits)?;
         let waiting = self.room() < vcpus as u64;
@@ -152,11 +172,11 @@ impl GicSetup {
     fn check_mapped(&self, vcpus: usize, ipa_bits: u8) -> Result<()> {
         match self.version {
             Some(Version::V2) => {
-                let (Some(dist), Some(cpuif)) = (self.dist, self.cpuif) else { return Err(Errno::ENXIO) };
+                let (Some(dist), Some(cpuif)) = (self.dist, self.cpuif) else { return Err(UNPLACED) };
                 let over = overlap(dist, DIST_V2_LEN, cpuif, CPUIF_LEN);
-                if over { Err(Errno::EINVAL) } else { Ok(()) }
+                if over { Err(OVERLAP) } else { Ok(()) }
             }
-            Some(Version::V3) if self.room() < vcpus as u64 || self.dist.is_none() => Err(Errno::ENXIO),
+            Some(Version::V3) if self.room() < vcpus as u64 || self.dist.is_none() => Err(UNPLACED),
             Some(Version::V3) => self.check_base(vcpus, ipa_bits),
             None => Ok(()),
         }
@@ -282,10 +302,11 @@ impl GicState {
         let vcpu = match intid {
             16..32 => Some(source.vcpu()),
             32.. if intid < self.gic.config().nr_irqs => None,
-            _ => return Err(Errno::EINVAL),
+            _ => return Err(Errno::EINVAL.because("the controller has no line {}").value(intid.into())),
         };
         let owner = *self.owners.entry((intid, vcpu)).or_insert(source);
-        if owner == source { Ok(()) } else { Err(Errno::EEXIST) }
+        let taken = Errno::EEXIST.because("INTID {} is driven by another device").value(intid.into());
+        if owner == source { Ok(()) } else { Err(taken) }
     }
 
     /// Is the interrupt driven by a device of KVM? The VMM's levels are ignored then.
@@ -356,7 +377,7 @@ impl VmInner {
         if self.gic_ready() {
             return Ok(());
         }
-        let version = setup.version.ok_or(Errno::ENXIO)?;
+        let version = setup.version.ok_or(Errno::ENXIO.because("the VM has no interrupt controller"))?;
         let host = &self.config.profile.gic;
         let nr_irqs = *setup.nr_irqs.get_or_insert(DEFAULT_NR_IRQS);
         let affinities = vcpus.iter().map(|v| Affinity(v.affinity.load(Ordering::SeqCst))).collect();
@@ -367,9 +388,12 @@ impl VmInner {
         (c.seis, c.a3v) = (host.seis, host.a3v);
         // An ITS in a VM with a GICv2 stays on its own.
         c.its = if version == Version::V3 { setup.its.len() } else { 0 };
-        let mut gic = Gic::new(c).map_err(|_| Errno::EINVAL)?;
+        let mut gic = Gic::new(c).map_err(|_| {
+            Errno::EINVAL.because("no interrupt controller can be made for these vCPUs and lines")
+        })?;
         for (n, its) in setup.its.iter_mut().enumerate().filter(|_| version == Version::V3) {
-            gic.set_its(n, std::mem::take(&mut its.its)).map_err(|_| Errno::EINVAL)?;
+            gic.set_its(n, std::mem::take(&mut its.its))
+                .map_err(|_| Errno::EINVAL.because("the controller does not take the ITS"))?;
         }
         let mut state = GicState {
             gic,
@@ -394,7 +418,7 @@ impl VmInner {
             return Ok(());
         }
         let v2 = self.setup().is_v2();
-        if v2 { self.init_gic() } else { Err(Errno::EBUSY) }
+        if v2 { self.init_gic() } else { Err(why::GIC_NOT_READY) }
     }
 
     /// The first run maps the frames; a VM where that fails is dead.

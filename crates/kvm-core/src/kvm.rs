@@ -68,11 +68,14 @@ impl Kvm {
     pub fn create_vm(&self, kind: u64) -> Result<Vm> {
         let max = self.max_ipa_bits();
         if kind & !0xff != 0 {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL
+                .because("type {x} has bits beyond the number of address bits")
+                .value(kind));
         }
         let bits = if kind == 0 { 40 } else { kind as u8 };
         if bits < 32 || bits > max {
-            return Err(Errno::EINVAL);
+            let e = Errno::EINVAL.because("{} bits of guest physical addresses: the host has 32 to {}");
+            return Err(e.values([bits.into(), max.into()]));
         }
         Ok(Vm::new(self.config.clone(), bits))
     }

@@ -38,6 +38,7 @@ mod tracking;
 mod vcpu;
 mod vm;
 mod vm_regs;
+mod why;
 
 pub use clock::ClockKind;
 pub use device::Device;

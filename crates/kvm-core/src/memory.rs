@@ -53,6 +53,9 @@ enum Change {
     Replace,
 }
 
+/// A slot that is to be deleted or changed.
+const NO_SLOT: Errno = Errno::EINVAL.because("there is no memory slot {}");
+
 /// What a KVM_SET_USER_MEMORY_REGION would do, in the kernel's order of checks.
 fn plan(
     slots: &BTreeMap<u32, Entry>,
@@ -62,28 +65,42 @@ fn plan(
 ) -> Result<Change> {
     let unaligned = |v: u64| v & (PAGE_SIZE - 1) != 0;
     if r.flags & !(MEM_LOG_DIRTY_PAGES | MEM_READONLY) != 0 {
-        return Err(Errno::EINVAL);
+        return Err(Errno::EINVAL
+            .because("flags {x}: there are LOG_DIRTY_PAGES (1) and READONLY (2)")
+            .value(r.flags.into()));
     }
     let user_end = r.userspace_addr.checked_add(r.memory_size);
-    if unaligned(r.memory_size | r.guest_phys_addr | r.userspace_addr)
-        || user_end.is_none_or(|e| e > USER_END)
-        // The upper half of `slot` is the address space: arm64 has one.
-        || r.slot >= NR_MEMSLOTS
-        || r.guest_phys_addr.checked_add(r.memory_size).is_none()
-        || r.memory_size >> PAGE_SHIFT > MAX_PAGES
-    {
-        return Err(Errno::EINVAL);
+    if unaligned(r.memory_size | r.guest_phys_addr | r.userspace_addr) {
+        return Err(
+            Errno::EINVAL.because("addresses and size of a slot are multiples of the page size, 4096")
+        );
+    }
+    if user_end.is_none_or(|e| e > USER_END) {
+        let e = Errno::EINVAL.because("{x} bytes from {x} on are not in the caller's part of the addresses");
+        return Err(e.values([r.memory_size, r.userspace_addr]));
+    }
+    // The upper half of `slot` is the address space: arm64 has one.
+    if r.slot >= NR_MEMSLOTS {
+        let e = Errno::EINVAL.because("slot {}: slots end at {}, and there is one address space");
+        return Err(e.values([r.slot.into(), u64::from(NR_MEMSLOTS) - 1]));
+    }
+    if r.guest_phys_addr.checked_add(r.memory_size).is_none() || r.memory_size >> PAGE_SHIFT > MAX_PAGES {
+        let e =
+            Errno::EINVAL.because("{x} bytes at {x}: more than a slot holds, or beyond the end of addresses");
+        return Err(e.values([r.memory_size, r.guest_phys_addr]));
     }
     let (base, end) = (r.guest_phys_addr, r.guest_phys_addr + r.memory_size);
     let change = match slots.get(&r.slot) {
-        None if r.memory_size == 0 => return Err(Errno::EINVAL),
+        None if r.memory_size == 0 => return Err(NO_SLOT.value(r.slot.into())),
         None => Change::Create,
         Some(_) if r.memory_size == 0 => return Ok(Change::Delete),
         Some(old) => {
             if (r.userspace_addr, r.memory_size) != (old.userspace_addr, old.slot.len)
                 || (r.flags ^ old.flags) & MEM_READONLY != 0
             {
-                return Err(Errno::EINVAL);
+                let e =
+                    Errno::EINVAL.because("slot {} exists: its memory, size and READONLY stay as they are");
+                return Err(e.value(r.slot.into()));
             }
             match (base == old.slot.ipa, r.flags == old.flags) {
                 (true, true) => return Ok(Change::Nothing),
@@ -93,9 +110,11 @@ fn plan(
     };
     let first = all.partition_point(|s| s.ipa + s.len <= base);
     if all[first..].iter().take_while(|s| s.ipa < end).any(|s| s.id != r.slot) {
-        return Err(Errno::EEXIST);
+        let e = Errno::EEXIST.because("guest addresses {x} to {x} overlap another slot's");
+        return Err(e.values([base, end - 1]));
     }
-    if end > 1 << ipa_bits { Err(Errno::EFAULT) } else { Ok(change) }
+    let beyond = Errno::EFAULT.because("the slot ends at {x}, beyond the VM's {} bits of addresses");
+    if end > 1 << ipa_bits { Err(beyond.values([end, ipa_bits.into()])) } else { Ok(change) }
 }
 
 impl Slots {
@@ -141,7 +160,7 @@ impl Slots {
         let new = match new {
             Some((host, owner)) => {
                 if host as u64 & (PAGE_SIZE - 1) != 0 {
-                    return Err(Errno::EINVAL);
+                    return Err(Errno::EINVAL.because("the memory does not begin at a page"));
                 }
                 let kept = old.as_ref().and_then(|e| e.slot.dirty.clone());
                 let dirty = (r.flags & MEM_LOG_DIRTY_PAGES != 0).then(|| {
@@ -190,7 +209,7 @@ impl Tracking {
 
 /// A request on a slot that is there already.
 fn no_memory() -> Result<(*mut u8, MemoryOwner)> {
-    Err(Errno::EINVAL)
+    Err(NO_SLOT)
 }
 
 impl Vm {
@@ -250,7 +269,7 @@ impl Vm {
 
     fn again(&self, slot: u32, change: impl FnOnce(&mut UserspaceMemoryRegion)) -> Result<()> {
         self.0.check_alive()?;
-        let old = self.0.slots.table().get(&slot).cloned().ok_or(Errno::EINVAL)?;
+        let old = self.0.slots.table().get(&slot).cloned().ok_or(NO_SLOT.value(slot.into()))?;
         let mut r = UserspaceMemoryRegion {
             slot,
             flags: old.flags,

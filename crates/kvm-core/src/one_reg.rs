@@ -16,6 +16,18 @@ use crate::firmware::sdei;
 use crate::vcpu::Vcpu;
 use crate::vm::is_vm_wide;
 use crate::vm_regs::{IDENTITY, check_identity, identity_mask};
+use crate::why;
+
+const NO_SVE: Errno = Errno::ENOENT.because("the vCPU has no SVE");
+
+/// A write to an ID register that the machine refuses.
+pub(crate) fn refused(r: ulna_machine::Refused) -> Errno {
+    let e = match r.field {
+        Some(_) => Errno::EINVAL.because("{n}.{n} is {x}, but the host offers {x}"),
+        None => Errno::EINVAL.because("{n} is {x}, but the host has {x}"),
+    };
+    e.names([r.reg.name(), r.field.unwrap_or("")]).values([r.have, r.max])
+}
 
 /// Timer registers have ids of their own, with CNTV_CVAL and CNTVCT swapped as the UAPI froze them.
 mod timer_id {
@@ -82,7 +94,7 @@ impl Vcpu {
             return self.vm.set_sdei(self.shared.index, id, data);
         }
         if data.len() > 16 {
-            return Err(Errno::ENOENT);
+            return Err(why::NO_REGISTER);
         }
         let mut b = [0; 16];
         b[..data.len()].copy_from_slice(data);
@@ -96,7 +108,9 @@ impl Vcpu {
                 let m = self.check_initialised()?;
                 // No line may be smaller than the host's smallest.
                 if v & 7 < m.ccsidr(n as u64) & 7 || !m.ccsidr_writable() && v != m.ccsidr(n as u64) {
-                    return Err(Errno::EINVAL);
+                    let e = Errno::EINVAL
+                        .because("CCSIDR_EL1 {x}: the host has {x}, and lines cannot be smaller");
+                    return Err(e.values([v, m.ccsidr(n as u64).into()]));
                 }
                 self.cpu.ccsidr[n] = v & 0xffff_ffff;
                 Ok(())
@@ -135,7 +149,7 @@ impl Vcpu {
     /// Which entry an id of the demultiplexed group names.
     fn ccsidr_entry(&self, id: RegId) -> Result<usize> {
         let n = ccsidr(id)?;
-        if n < self.check_initialised()?.ccsidr_entries().into() { Ok(n) } else { Err(Errno::ENOENT) }
+        if n < self.check_initialised()?.ccsidr_entries().into() { Ok(n) } else { Err(why::NO_REGISTER) }
     }
 
     /// A reset that CPU_ON asked for shows in the registers at once.
@@ -189,7 +203,7 @@ impl Vcpu {
             if self.set_pmu_register(&m, r, v) {
                 return Ok(());
             }
-            let v = m.check_write(r, v).map_err(|_| Errno::EINVAL)?;
+            let v = m.check_write(r, v).map_err(refused)?;
             self.cpu.state.set_sys(r, v);
             if r == SysReg::MPIDR_EL1 {
                 self.vm.set_affinity(&self.shared, v);
@@ -210,12 +224,13 @@ impl Vcpu {
 
     /// KVM looks these registers up before it minds the group: they answer in all that have no meaning of their own.
     fn invariant(&self, id: RegId) -> Result<SysReg> {
-        self.listed(id.index()).and_then(|r| if IDENTITY.contains(&r) { Ok(r) } else { Err(Errno::ENOENT) })
+        self.listed(id.index())
+            .and_then(|r| if IDENTITY.contains(&r) { Ok(r) } else { Err(why::NO_REGISTER) })
     }
 
     fn listed(&self, enc: u16) -> Result<SysReg> {
         let m = self.initialised()?;
-        SysReg::from_code(enc).filter(|r| m.listed(*r)).ok_or(Errno::ENOENT)
+        SysReg::from_code(enc).filter(|r| m.listed(*r)).ok_or(why::NO_REGISTER)
     }
 
     /// Core registers by their offset into `struct kvm_regs` in words.
@@ -244,7 +259,9 @@ impl Vcpu {
         if (i, size) == (66, 8) {
             // Only AArch64 EL0t, EL1t and EL1h.
             if !matches!(v as u32 & 0x1f, 0 | 4 | 5) {
-                return Err(Errno::EINVAL);
+                return Err(Errno::EINVAL
+                    .because("PSTATE {x}: the vCPU has the modes EL0t, EL1t and EL1h")
+                    .value(v as u64));
             }
             self.cpu.set_pstate(v as u32);
             self.pstate_rest = v as u64 & !u64::from(self.cpu.pstate());
@@ -282,7 +299,13 @@ fn aarch32_spsr(index: u16) -> SysReg {
 /// Past the end of `struct kvm_regs`' registers there is nothing; in it are holes and sizes that do not fit.
 fn core_errno(id: RegId) -> Errno {
     let end = usize::from(id.index()) + id.size() / 4;
-    if id.index() >= 216 || end >= 216 { Errno::ENOENT } else { Errno::EINVAL }
+    if id.index() >= 216 || end >= 216 {
+        Errno::ENOENT.because("core registers end before this index")
+    } else {
+        Errno::EINVAL
+            .because("at index {x} of the core registers none of {} bytes begins")
+            .values([id.index().into(), id.size() as u64])
+    }
 }
 
 /// Which entry an id of the demultiplexed group names, if it can name any.
@@ -290,16 +313,16 @@ fn ccsidr(id: RegId) -> Result<usize> {
     if id.0 & (0xf << 52) == SIZE_U32 && id.index() < CSSELR_MAX {
         Ok(id.index().into())
     } else {
-        Err(Errno::ENOENT)
+        Err(why::NO_REGISTER)
     }
 }
 
 fn check_id(id: RegId, len: usize) -> Result<()> {
     if id.0 >> 56 != ARM64 >> 56 || id.0 >> 32 & 0xf_ffff != 0 {
-        return Err(Errno::EINVAL);
+        return Err(Errno::EINVAL.because("{x} is not the id of a register of arm64").value(id.0));
     }
     if id.0 & 0xf000_0000 != 0 {
-        return Err(Errno::ENOENT);
+        return Err(Errno::ENOENT.because("bits 31:28 of the id are not zero"));
     }
     match id.group() {
         GROUP_CORE if id.size() > 16 => return Err(core_errno(id)),
@@ -308,16 +331,24 @@ fn check_id(id: RegId, len: usize) -> Result<()> {
             ccsidr(id)?;
         }
         // Only vCPUs with SVE have these; an id that no vCPU could have is another mistake.
-        GROUP_SVE => return Err(if is_sve(id) { Errno::ENOENT } else { Errno::EINVAL }),
+        GROUP_SVE => {
+            return Err(if is_sve(id) {
+                NO_SVE
+            } else {
+                Errno::EINVAL.because("the id names no register of SVE")
+            });
+        }
         // Where there is no SDEI the id means nothing.
         GROUP_SDEI if sdei::Reg::from_id(id).is_some() => {
-            return if id.size() == len { Ok(()) } else { Err(Errno::EINVAL) };
+            return if id.size() == len { Ok(()) } else { Err(why::WRONG_SIZE) };
         }
-        _ if id.0 & (0xf << 52) != SIZE_U64 => return Err(Errno::ENOENT),
+        _ if id.0 & (0xf << 52) != SIZE_U64 => {
+            return Err(Errno::ENOENT.because("registers of this group have 64 bits"));
+        }
         _ => {}
     }
     // A buffer of another size is the caller's mistake, not the guest's.
-    if id.size() == len && len <= 16 { Ok(()) } else { Err(Errno::EINVAL) }
+    if id.size() == len && len <= 16 { Ok(()) } else { Err(why::WRONG_SIZE) }
 }
 
 /// Z registers, then P registers and FFR, in slices; the set of vector lengths.

@@ -71,7 +71,9 @@ impl Table {
 
     fn parse(entries: &[IrqRoutingEntry]) -> Result<Table> {
         if entries.len() > MAX_ROUTES as usize || entries.iter().any(|e| e.gsi >= MAX_ROUTES) {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL
+                .because("there are {} GSIs and as many routes")
+                .value(MAX_ROUTES.into()));
         }
         let mut table: BTreeMap<u32, Vec<Route>> = BTreeMap::new();
         for e in entries {
@@ -79,8 +81,13 @@ impl Table {
             let known = if e.kind == MSI { e.flags & !VALID_DEVID == 0 } else { e.flags == 0 };
             let here = table.entry(e.gsi).or_default();
             // A GSI is one MSI, or one pin of each of the interrupt controllers, of which there is one.
-            if !known || !here.is_empty() {
-                return Err(Errno::EINVAL);
+            if !known {
+                return Err(Errno::EINVAL
+                    .because("GSI {}: the route's flags are {x}")
+                    .values([e.gsi.into(), e.flags.into()]));
+            }
+            if !here.is_empty() {
+                return Err(Errno::EINVAL.because("GSI {} has a route already").value(e.gsi.into()));
             }
             here.push(match e.kind {
                 IRQCHIP if a == 0 && b < PINS => Route::Pin(b),
@@ -89,7 +96,12 @@ impl Table {
                     data,
                     devid: (e.flags & VALID_DEVID != 0).then_some(devid),
                 },
-                _ => return Err(Errno::EINVAL),
+                _ => {
+                    let values = [e.gsi.into(), u64::from(PINS) - 1];
+                    return Err(Errno::EINVAL
+                        .because("GSI {}: a pin (to {}) of controller 0, or an MSI")
+                        .values(values));
+                }
             });
         }
         Ok(Table::Set(table))
@@ -118,10 +130,14 @@ impl Routing {
 impl VmInner {
     /// A message to the ITS with this doorbell: whether the guest takes it.
     pub fn send_msi(&self, g: &mut GicState, doorbell: u64, devid: u32, data: u32) -> Result<bool> {
-        let Some((Region::Its(its), _)) = g.frame(doorbell) else { return Err(Errno::EINVAL) };
+        let Some((Region::Its(its), _)) = g.frame(doorbell) else {
+            return Err(Errno::EINVAL.because("{x} is the address of no ITS").value(doorbell));
+        };
         match g.gic.inject_msi(its, devid, data, &Tables(&self.memory)) {
             Ok(()) => Ok(true),
-            Err(ulna_vgic::MsiError::ItsDisabled | ulna_vgic::MsiError::LpisDisabled) => Err(Errno::EBUSY),
+            Err(ulna_vgic::MsiError::ItsDisabled | ulna_vgic::MsiError::LpisDisabled) => {
+                Err(Errno::EBUSY.because("the guest has not enabled the ITS or its LPIs"))
+            }
             Err(_) => Ok(false),
         }
     }
@@ -149,7 +165,7 @@ impl Vm {
     pub fn set_gsi_routing(&self, flags: u32, entries: &[IrqRoutingEntry]) -> Result<()> {
         self.0.check_alive()?;
         if flags != 0 {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL.because("kvm_irq_routing.flags is {x}, not zero").value(flags.into()));
         }
         let table = Table::parse(entries)?;
         self.0.routing.replace(table);

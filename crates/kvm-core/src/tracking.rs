@@ -19,6 +19,8 @@ const INITIALLY_SET: u64 = 2;
 /// KVM_CAP_ARM_SUPPORTED_BLOCK_SIZES: 4 KiB, 2 MiB, 1 GiB.
 pub(crate) const BLOCK_SIZES: u64 = 0x4020_1000;
 
+const NO_LOG: Errno = Errno::ENOENT.because("there is no such memory slot, or it logs no writes");
+
 /// How the VMM wants to hear of writes.
 #[derive(Default)]
 pub(crate) struct Tracking {
@@ -58,7 +60,8 @@ impl VmInner {
     pub fn set_manual_dirty_log(&self, options: u64) -> Result<()> {
         let allowed = if options & MANUAL != 0 { MANUAL | INITIALLY_SET } else { MANUAL };
         if options & !allowed != 0 {
-            return Err(Errno::EINVAL);
+            let e = Errno::EINVAL.because("options {x}: 1 (manual) and, with it, 2 (initially set)");
+            return Err(e.value(options));
         }
         self.slots.tracking.manual.store(options as u32, Ordering::SeqCst);
         Ok(())
@@ -67,15 +70,17 @@ impl VmInner {
     /// KVM_CAP_DIRTY_LOG_RING_ACQ_REL: rings of so many bytes, for the vCPUs to come.
     pub fn set_dirty_ring(&self, bytes: u64) -> Result<()> {
         if !bytes.is_power_of_two() || bytes < MIN_RING_BYTES {
-            return Err(Errno::EINVAL);
+            let e = Errno::EINVAL.because("a ring of {} bytes: a power of two, {} at least");
+            return Err(e.values([bytes, MIN_RING_BYTES]));
         }
         if bytes > MAX_RING_BYTES {
-            return Err(Errno::E2BIG);
+            let e = Errno::E2BIG.because("a ring of {} bytes: {} are the most");
+            return Err(e.values([bytes, MAX_RING_BYTES]));
         }
         let vcpus = self.vcpus();
         let size = &self.slots.tracking.ring_bytes;
         if size.load(Ordering::SeqCst) != 0 || !vcpus.is_empty() {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL.because("the rings' size is set, or the VM has vCPUs"));
         }
         size.store(bytes as u32, Ordering::SeqCst);
         Ok(())
@@ -86,7 +91,7 @@ impl VmInner {
         let t = &self.slots.tracking;
         let slots = self.slots.table();
         if t.ring_bytes.load(Ordering::SeqCst) == 0 || !slots.is_empty() {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL.because("there are no dirty rings, or there are memory slots"));
         }
         t.ring_bitmap.store(true, Ordering::SeqCst);
         Ok(())
@@ -97,7 +102,9 @@ impl VmInner {
         let slots = self.slots.table();
         let known = bytes == 0 || bytes.is_power_of_two() && bytes & BLOCK_SIZES != 0;
         if !known || !slots.is_empty() {
-            return Err(Errno::EINVAL);
+            let e =
+                Errno::EINVAL.because("chunks of {x}: a block size, and set before the first memory slot");
+            return Err(e.value(bytes));
         }
         self.slots.tracking.split_chunk.store(bytes, Ordering::SeqCst);
         Ok(())
@@ -106,9 +113,11 @@ impl VmInner {
     /// The checks of both requests on a log before they look at the slots.
     fn check_log(&self, slot: u32) -> Result<()> {
         if !self.slots.tracking.bitmaps() {
-            return Err(Errno::ENXIO);
+            return Err(Errno::ENXIO.because("the VM has dirty rings and no bitmaps"));
         }
-        if slot >= NR_MEMSLOTS { Err(Errno::EINVAL) } else { Ok(()) }
+        let beyond =
+            Errno::EINVAL.because("slot {}: slots end at {}").values([slot.into(), NR_MEMSLOTS as u64 - 1]);
+        if slot >= NR_MEMSLOTS { Err(beyond) } else { Ok(()) }
     }
 }
 
@@ -118,7 +127,7 @@ impl Vm {
         self.0.check_log(slot)?;
         let slots = self.0.slots.table();
         let log = slots.get(&slot).and_then(|e| e.slot.dirty.as_ref());
-        log.and_then(|l| l.words()).ok_or(Errno::ENOENT)
+        log.and_then(|l| l.words()).ok_or(NO_LOG)
     }
 
     /// KVM_GET_DIRTY_LOG: one bit a page. Marks the pages clean, unless the VMM does that itself with
@@ -128,9 +137,9 @@ impl Vm {
         vm.check_alive()?;
         vm.check_log(slot)?;
         let slots = vm.slots.table();
-        let slot = &slots.get(&slot).ok_or(Errno::ENOENT)?.slot;
-        let log = slot.dirty.as_ref().ok_or(Errno::ENOENT)?;
-        let mut words = log.words().ok_or(Errno::ENOENT)?;
+        let slot = &slots.get(&slot).ok_or(NO_LOG)?.slot;
+        let log = slot.dirty.as_ref().ok_or(NO_LOG)?;
+        let mut words = log.words().ok_or(NO_LOG)?;
         if vm.slots.tracking.manual() {
             return Ok(words);
         }
@@ -154,15 +163,19 @@ impl Vm {
         vm.check_alive()?;
         vm.check_log(c.slot)?;
         if !c.first_page.is_multiple_of(64) {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL.because("page {x} is no multiple of 64").value(c.first_page));
         }
         let slots = vm.slots.table();
-        let slot = &slots.get(&c.slot).ok_or(Errno::ENOENT)?.slot;
-        let log = slot.dirty.as_ref().ok_or(Errno::ENOENT)?;
+        let slot = &slots.get(&c.slot).ok_or(NO_LOG)?.slot;
+        let log = slot.dirty.as_ref().ok_or(NO_LOG)?;
         let (pages, num) = (slot.len >> PAGE_SHIFT, u64::from(c.num_pages));
-        let rest = pages.checked_sub(c.first_page).ok_or(Errno::EINVAL)?;
+        let beyond =
+            Errno::EINVAL.because("page {x} is not in the slot, which has {x}").values([c.first_page, pages]);
+        let rest = pages.checked_sub(c.first_page).ok_or(beyond)?;
         if num > rest || num < rest && !num.is_multiple_of(64) {
-            return Err(Errno::EINVAL);
+            let e =
+                Errno::EINVAL.because("{} pages: a multiple of 64, or all that are left of the slot ({})");
+            return Err(e.values([num, rest]));
         }
         let first = (c.first_page / 64) as usize;
         let mut cleaned = 0;
@@ -183,7 +196,7 @@ impl Vm {
         let vm = &self.0;
         vm.check_alive()?;
         if vm.slots.tracking.ring_bytes.load(Ordering::SeqCst) == 0 {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL.because("the VM has no dirty rings"));
         }
         let slots = vm.slots.table();
         let mut count = 0;

@@ -15,6 +15,7 @@ use crate::exits::Mmio;
 use crate::shared::{ResetTo, Shared};
 use crate::stolen::Stolen;
 use crate::vm::{Vm, VmInner, is_vm_wide};
+use crate::why;
 
 /// A system event for the VMM.
 #[derive(Clone, Copy, Debug, Default)]
@@ -151,7 +152,9 @@ impl Vcpu {
     pub fn set_mp_state(&mut self, s: u32) -> Result<()> {
         self.vm.check_alive()?;
         if !matches!(s, mp_state::RUNNABLE | mp_state::STOPPED | mp_state::SUSPENDED) {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL
+                .because("state {}: a vCPU is RUNNABLE (0), STOPPED (5) or SUSPENDED (10)")
+                .value(s.into()));
         }
         self.shared.set_mp_state(s);
         self.vm.reconsider_sdei();
@@ -160,13 +163,13 @@ impl Vcpu {
 
     pub(crate) fn check_initialised(&self) -> Result<Arc<Machine>> {
         self.vm.check_alive()?;
-        self.machine.clone().ok_or(Errno::ENOEXEC)
+        self.machine.clone().ok_or(why::NOT_INITIALISED)
     }
 
     /// The same for callers that only look.
     pub(crate) fn initialised(&self) -> Result<&Machine> {
         self.vm.check_alive()?;
-        self.machine.as_deref().ok_or(Errno::ENOEXEC)
+        self.machine.as_deref().ok_or(why::NOT_INITIALISED)
     }
 
     /// The vCPU features it was initialised with.
@@ -177,7 +180,7 @@ impl Vcpu {
     /// KVM_ARM_VCPU_FINALIZE: there is nothing to finalise without SVE.
     pub fn finalize(&mut self, _feature: i32) -> Result<()> {
         self.check_initialised()?;
-        Err(Errno::EINVAL)
+        Err(Errno::EINVAL.because("the vCPU has no feature that is to be finalised"))
     }
 
     /// KVM_ARM_VCPU_INIT (kvm-arm64-abi.md §11.2).
@@ -185,18 +188,28 @@ impl Vcpu {
         self.vm.check_alive()?;
         let own = specific_target(self.vm.config.profile.reg(SysReg::MIDR_EL1));
         if init.target != ARM_TARGET_GENERIC_V8 && Some(init.target) != own {
-            return Err(Errno::EINVAL);
+            let e = Errno::EINVAL.because("target {} is not this host's: KVM_ARM_PREFERRED_TARGET says {}");
+            return Err(e.values([init.target.into(), ARM_TARGET_GENERIC_V8.into()]));
         }
         if init.features[1..].iter().any(|f| *f != 0) || init.features[0] & !0x7f != 0 {
-            return Err(Errno::ENOENT);
+            return Err(Errno::ENOENT
+                .because("features {x} {x}: bits beyond those that this KVM knows")
+                .values([
+                    init.features[0].into(),
+                    init.features[1..].iter().fold(0, |a, f| a | u64::from(*f)),
+                ]));
         }
         let wanted = VcpuFeatures::from_bits(init.features[0]);
         let lasting = wanted.without(VcpuFeatures::POWER_OFF);
         let supported = Vm(self.vm.clone()).supported_features();
         let address = wanted.contains(VcpuFeatures::PTRAUTH_ADDRESS);
         let generic = wanted.contains(VcpuFeatures::PTRAUTH_GENERIC);
-        if !supported.contains(lasting) || address != generic {
-            return Err(Errno::EINVAL);
+        if address != generic {
+            return Err(Errno::EINVAL.because("PTRAUTH_ADDRESS and PTRAUTH_GENERIC go only together"));
+        }
+        if !supported.contains(lasting) {
+            let e = Errno::EINVAL.because("features {x}: this host offers {x}");
+            return Err(e.values([lasting.bits().into(), supported.bits().into()]));
         }
         // Features are those of the VM, from its first vCPU on.
         self.vm.agree_on_features(lasting)?;

@@ -28,6 +28,7 @@ use crate::shared::Shared;
 use crate::timers::TimerThread;
 use crate::vcpu::Vcpu;
 use crate::vm_regs::{IDENTITY, has_imp_ids, identity_mask};
+use crate::why;
 
 /// PPIs of the EL1 virtual, EL1 physical, EL2 virtual and EL2 physical timer, as KVM wires them by default.
 const TIMER_PPIS: [u32; 4] = [27, 30, 28, 26];
@@ -154,21 +155,29 @@ impl Vm {
         let vm = &self.0;
         vm.check_alive()?;
         if id >= MAX_VCPUS {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL
+                .because("vCPU id {}: ids end at {}")
+                .values([id.into(), MAX_VCPUS as u64 - 1]));
         }
         let most = self.max_vcpus();
         let mut vcpus = vm.vcpus.write().unwrap_or_else(PoisonError::into_inner);
         if vcpus.len() as u32 >= most {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL
+                .because("the VM has {} vCPUs, which is the most it can have")
+                .value(most.into()));
         }
         if vm.gic_ready() {
-            return Err(Errno::EBUSY);
+            return Err(
+                Errno::EBUSY.because("the interrupt controller is initialised: vCPUs come before that")
+            );
         }
         if id >= most {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL
+                .because("vCPU id {}: with a GICv2 there are {} vCPUs")
+                .values([id.into(), most.into()]));
         }
         if vcpus.contains_key(&id) {
-            return Err(Errno::EEXIST);
+            return Err(Errno::EEXIST.because("there is a vCPU {} already").value(id.into()));
         }
         locked(&vm.gic_setup).check_new_vcpu(vcpus.len(), vm.ipa_bits)?;
         let vcpu = Vcpu::new(vm.clone(), id, vcpus.len())?;
@@ -196,7 +205,7 @@ impl Vm {
     pub fn set_counter_offset(&self, offset: u64) -> Result<()> {
         self.0.check_alive()?;
         if self.0.any_vcpu_runs() {
-            return Err(Errno::EBUSY);
+            return Err(why::RUNNING);
         }
         self.0.offsets_fixed.store(true, Ordering::SeqCst);
         self.0.cntvoff.store(offset, Ordering::SeqCst);
@@ -222,7 +231,7 @@ impl Vm {
             return self.vm_reg_size(attr).map(drop);
         }
         let known = (group, attr) == (device::GRP_VM_SMCCC_CTRL, device::VM_SMCCC_FILTER);
-        if known { Ok(()) } else { Err(Errno::ENXIO) }
+        if known { Ok(()) } else { Err(why::NO_ATTRIBUTE) }
     }
 
     /// KVM_ARM_VM_SMCCC_FILTER: what happens to a range of calls.
@@ -230,14 +239,14 @@ impl Vm {
         self.0.check_alive()?;
         let mut filter = locked(&self.0.firmware.filter);
         if f.pad.iter().any(|b| *b != 0) {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL.because("kvm_smccc_filter.pad is not zero"));
         }
         let mut new = filter.clone();
         let checked = new.insert(f.base, f.nr_functions, f.action);
         match checked {
             // What is wrong in itself is told even after the VM has run.
             Err(e) if e == Errno::EINVAL => Err(e),
-            _ if self.0.started.load(Ordering::SeqCst) => Err(Errno::EBUSY),
+            _ if self.0.started.load(Ordering::SeqCst) => Err(why::STARTED),
             Err(e) => Err(e),
             Ok(()) => {
                 *filter = new;
@@ -268,12 +277,15 @@ impl Vm {
         let kind = irq >> 24 & 15;
         let id = (irq >> 28) * 256 + (irq >> 16 & 0xff);
         let number = irq & 0xffff;
-        let vcpu = || vm.vcpus().get(&id).cloned().ok_or(Errno::EINVAL);
+        let vcpu = || vm.vcpus().get(&id).cloned().ok_or(why::NO_VCPU);
+        let no_line = Errno::EINVAL.because("the interrupt controller has no line {}").value(number.into());
         match (kind, vm.gic_exists()) {
             (device::irq_type::CPU, false) => {
                 let vcpu = vcpu()?;
                 if number > 1 {
-                    return Err(Errno::EINVAL);
+                    return Err(Errno::EINVAL
+                        .because("line {} of a CPU: it has 0 (IRQ) and 1 (FIQ)")
+                        .value(number.into()));
                 }
                 vcpu.set_pin(number == 1, level);
                 Ok(())
@@ -281,14 +293,14 @@ impl Vm {
             (device::irq_type::PPI, true) => {
                 let vcpu = vcpu()?;
                 if !(16..32).contains(&number) {
-                    return Err(Errno::EINVAL);
+                    return Err(Errno::EINVAL.because("INTID {} is no PPI (16 to 31)").value(number.into()));
                 }
                 vm.lazy_init_gic()?;
                 self.with_gic(|g| {
                     if g.is_owned(number, Some(vcpu.index)) {
                         return Ok(());
                     }
-                    if g.set_line(Some(vcpu.index), number, level) { Ok(()) } else { Err(Errno::EINVAL) }
+                    if g.set_line(Some(vcpu.index), number, level) { Ok(()) } else { Err(no_line) }
                 })
             }
             (device::irq_type::SPI, true) => {
@@ -298,18 +310,27 @@ impl Vm {
                     s.is_v2() && number >= s.lines()
                 };
                 if number < 32 || beyond {
-                    return Err(Errno::EINVAL);
+                    return Err(Errno::EINVAL
+                        .because("INTID {} is no SPI of this controller")
+                        .value(number.into()));
                 }
                 vm.lazy_init_gic()?;
                 self.with_gic(|g| {
                     if g.is_owned(number, None) {
                         return Ok(());
                     }
-                    if g.set_line(None, number, level) { Ok(()) } else { Err(Errno::EINVAL) }
+                    if g.set_line(None, number, level) { Ok(()) } else { Err(no_line) }
                 })
             }
-            (device::irq_type::CPU | device::irq_type::PPI | device::irq_type::SPI, _) => Err(Errno::ENXIO),
-            _ => Err(Errno::EINVAL),
+            (device::irq_type::CPU, _) => Err(Errno::ENXIO.because(
+                "lines of a CPU are driven by the in-kernel interrupt controller: use type SPI or PPI",
+            )),
+            (device::irq_type::PPI | device::irq_type::SPI, _) => {
+                Err(Errno::ENXIO.because("the VM has no in-kernel interrupt controller: use type CPU"))
+            }
+            _ => Err(Errno::EINVAL
+                .because("interrupt type {}: there are 0 (CPU), 1 (SPI), 2 (PPI)")
+                .value(kind.into())),
         }
     }
 
@@ -317,20 +338,20 @@ impl Vm {
     pub fn signal_msi(&self, doorbell: u64, devid: u32, data: u32) -> Result<bool> {
         self.0.check_alive()?;
         if !self.0.gic_exists() {
-            return Err(Errno::EINVAL);
+            return Err(why::NO_GIC);
         }
         self.with_gic(|g| self.0.send_msi(g, doorbell, devid, data))
     }
 
     fn with_gic<T>(&self, f: impl FnOnce(&mut GicState) -> Result<T>) -> Result<T> {
-        self.0.with_gic(f).unwrap_or(Err(Errno::EBUSY))
+        self.0.with_gic(f).unwrap_or(Err(why::GIC_NOT_READY))
     }
 }
 
 impl VmInner {
     /// EIO once the VM is dead.
     pub fn check_alive(&self) -> Result<()> {
-        if self.dead.load(Ordering::SeqCst) { Err(Errno::EIO) } else { Ok(()) }
+        if self.dead.load(Ordering::SeqCst) { Err(why::DEAD) } else { Ok(()) }
     }
 
     /// In strict mode what is private answers `errno`, as something unknown.
@@ -378,7 +399,9 @@ impl VmInner {
         let mut agreed = locked(&self.agreed);
         match &*agreed {
             Some((f, _)) if *f == wanted => Ok(()),
-            Some(_) => Err(Errno::EINVAL),
+            Some((f, _)) => Err(Errno::EINVAL
+                .because("features {x}: the VM's vCPUs were initialised with {x}, and all have the same")
+                .values([wanted.bits().into(), f.bits().into()])),
             None => {
                 let m = Machine::new(&self.config.profile, self.config.policy, wanted);
                 let mut values = self.id_values();

@@ -16,7 +16,9 @@ use crate::Result;
 use crate::firmware::{self, psci, smccc};
 use crate::kvm::KvmConfig;
 use crate::mask_list::FREQUENCIES;
+use crate::one_reg::refused;
 use crate::vm::{Vm, VmInner, is_vm_wide};
+use crate::why;
 
 /// The ids of the counters: CNTVCT has the encoding of CNTV_CVAL_EL0 (kvm-arm64-abi.md §5.3).
 pub(crate) const CNTVCT: u16 = 0xdf1a;
@@ -38,11 +40,15 @@ pub(crate) fn identity_mask(r: SysReg) -> Option<u64> {
 pub(crate) fn check_identity(now: u64, v: u64, mask: u64, started: bool) -> Result<u64> {
     match v {
         _ if v == now => Ok(v),
-        _ if started => Err(Errno::EBUSY),
-        _ if v & !mask != 0 => Err(Errno::EINVAL),
+        _ if started => Err(why::STARTED),
+        _ if v & !mask != 0 => Err(Errno::EINVAL
+            .because("{x} has bits beyond {x}, which mean nothing in this register")
+            .values([v, mask])),
         _ => Ok(v),
     }
 }
+
+const STRICT: Errno = Errno::EINVAL.because("a VM of Linux's KVM has no such request");
 
 /// Is this kernel or this VM one in which the register shows?
 type Shown = fn(&VmInner) -> bool;
@@ -142,7 +148,7 @@ impl VmInner {
 
     fn firmware_row(&self, id: RegId) -> Result<&'static FirmwareReg> {
         let named = |r: &&FirmwareReg| (r.id.group(), r.id.index()) == (id.group(), id.index());
-        FIRMWARE.iter().find(named).filter(|r| (r.shown)(self)).ok_or(Errno::ENOENT)
+        FIRMWARE.iter().find(named).filter(|r| (r.shown)(self)).ok_or(why::NO_REGISTER)
     }
 
     fn modern_psci(m: &Machine) -> bool {
@@ -155,7 +161,7 @@ impl VmInner {
         match self.firmware_row(id)?.store {
             Store::PsciVersion if !Self::modern_psci(m) => Ok(1),
             Store::PsciVersion => Ok(f.psci_version.load(Ordering::SeqCst)),
-            Store::HostLevel(n) => smccc::workaround_level(self, n).ok_or(Errno::ENOENT),
+            Store::HostLevel(n) => smccc::workaround_level(self, n).ok_or(why::NO_REGISTER),
             Store::Bitmap(_, of) => Ok(of(f).load(Ordering::SeqCst)),
         }
     }
@@ -167,12 +173,12 @@ impl VmInner {
             Store::HostLevel(n) => self.check_workaround(n, v),
             Store::Bitmap(bits, of) => {
                 if v & !bits != 0 {
-                    return Err(Errno::EINVAL);
+                    return Err(Errno::EINVAL.because("services {x}: this KVM has {x}").values([v, bits]));
                 }
                 let map = of(&self.firmware);
                 let _configuration = self.id_values();
                 if self.started.load(Ordering::SeqCst) && map.load(Ordering::SeqCst) != v {
-                    return Err(Errno::EBUSY);
+                    return Err(why::STARTED);
                 }
                 map.store(v, Ordering::SeqCst);
                 Ok(())
@@ -183,7 +189,9 @@ impl VmInner {
     fn set_psci_version(&self, m: &Machine, v: u64) -> Result<()> {
         let modern = Self::modern_psci(m);
         if !(if modern { psci::offers(&self.config, v) } else { v == 1 }) {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL
+                .because("PSCI {x}: not a version of this vCPU and this kernel")
+                .value(v));
         }
         if modern {
             self.firmware.psci_version.store(v, Ordering::SeqCst);
@@ -193,16 +201,19 @@ impl VmInner {
 
     /// A level that the host reaches is accepted and nothing is stored.
     fn check_workaround(&self, n: u64, v: u64) -> Result<()> {
-        let host = smccc::workaround_level(self, n).ok_or(Errno::ENOENT)?;
+        let host = smccc::workaround_level(self, n).ok_or(why::NO_REGISTER)?;
         let claimed = match (n, v) {
             (2, 0 | 1) => 0,
             // Bit 4 (enabled) goes only with a workaround that the guest need not ask for.
             (2, 2 | 3 | 0x12) => 3,
-            (2, _) => return Err(Errno::EINVAL),
+            (2, _) => return Err(Errno::EINVAL.because("level {x} of workaround 2 means nothing").value(v)),
             (_, 0..=15) => v,
-            _ => return Err(Errno::EINVAL),
+            _ => {
+                return Err(Errno::EINVAL.because("level {x} of workaround {} means nothing").values([v, n]));
+            }
         };
-        if claimed <= host { Ok(()) } else { Err(Errno::EINVAL) }
+        let less = Errno::EINVAL.because("level {x} of workaround {} is beyond this host's").values([v, n]);
+        if claimed <= host { Ok(()) } else { Err(less) }
     }
 
     /// A feature ID register, or an identity register that is the VM's.
@@ -212,9 +223,12 @@ impl VmInner {
         let started = self.started.load(Ordering::SeqCst);
         if r == SysReg::CNTFRQ_EL0 {
             return match v {
-                _ if !FREQUENCIES.contains(&v) => Err(Errno::EINVAL),
+                _ if !FREQUENCIES.contains(&v) => {
+                    let e = Errno::EINVAL.because("{} Hz: the counter can have {} Hz at most");
+                    Err(e.values([v, *FREQUENCIES.end()]))
+                }
                 _ if v == now => Ok(()),
-                _ if started => Err(Errno::EBUSY),
+                _ if started => Err(why::STARTED),
                 _ => {
                     values[r as usize] = v;
                     self.clock.set_hz(v);
@@ -231,13 +245,13 @@ impl VmInner {
             return Ok(());
         }
         if started {
-            if m.refused_even_after_run(r, v).is_some() {
-                return Err(Errno::EINVAL);
+            if let Some(e) = m.refused_even_after_run(r, v) {
+                return Err(refused(e));
             }
             // Frozen: the same value is accepted.
-            return if now == v { Ok(()) } else { Err(Errno::EBUSY) };
+            return if now == v { Ok(()) } else { Err(why::STARTED) };
         }
-        let v = m.check_write(r, v).map_err(|_| Errno::EINVAL)?;
+        let v = m.check_write(r, v).map_err(refused)?;
         values[r as usize] = v;
         Ok(())
     }
@@ -265,7 +279,8 @@ impl VmInner {
     /// The machine, or ENOEXEC while no vCPU was initialised: features are not final.
     fn settled(&self) -> Result<std::sync::Arc<Machine>> {
         self.check_alive()?;
-        self.machine().ok_or(Errno::ENOEXEC)
+        self.machine()
+            .ok_or(Errno::ENOEXEC.because("no vCPU of the VM is initialised: its features are not final"))
     }
 
     /// Is the id (without a tag) that of a register of the VM?
@@ -301,7 +316,7 @@ impl Vm {
     /// The map of VM-scoped registers: KVM_GET_REG_LIST on the VM descriptor, which Linux has not.
     pub fn reg_map(&self) -> Result<Vec<RegId>> {
         let vm = &self.0;
-        vm.not_strict(Errno::EINVAL)?;
+        vm.not_strict(STRICT)?;
         let m = vm.settled()?;
         let registers = SysReg::ALL.iter().filter(|r| vm.is_scoped_sysreg(&m, **r));
         let mut map: Vec<RegId> = registers.map(|r| RegId::sysreg(r.code())).collect();
@@ -320,13 +335,15 @@ impl Vm {
 
     fn scoped(&self, attr: u64) -> Result<(std::sync::Arc<Machine>, RegId)> {
         let vm = &self.0;
-        vm.not_strict(Errno::ENXIO)?;
+        vm.not_strict(why::NO_ATTRIBUTE)?;
         let m = vm.settled()?;
         // Both spellings, whatever tagging is.
         let tag = attr & private::SCOPE_MASK;
         let id = RegId(attr & !private::SCOPE_MASK);
         let known = (tag == 0 || tag == private::SCOPE_VM) && vm.is_vm_scoped(&m, id);
-        if known { Ok((m, id)) } else { Err(Errno::ENXIO) }
+        let none =
+            Errno::ENXIO.because("{x} is the id of no register that the VM has one value of").value(attr);
+        if known { Ok((m, id)) } else { Err(none) }
     }
 
     /// Size in bytes of a VM-scoped register, by its id.
@@ -348,7 +365,7 @@ impl Vm {
         if let Some(offset) = vm.counter_offset(id.index()) {
             return Ok(vm.count(offset, vm.icount.load(Ordering::SeqCst)));
         }
-        let r = SysReg::from_code(id.index()).ok_or(Errno::ENXIO)?;
+        let r = SysReg::from_code(id.index()).ok_or(why::NO_ATTRIBUTE)?;
         Ok(vm.id_values()[r as usize])
     }
 
@@ -366,7 +383,7 @@ impl Vm {
             vm.set_count(offset, vm.icount.load(Ordering::SeqCst), v);
             return Ok(());
         }
-        let r = SysReg::from_code(id.index()).ok_or(Errno::ENXIO)?;
+        let r = SysReg::from_code(id.index()).ok_or(why::NO_ATTRIBUTE)?;
         vm.set_id_register(&m, r, v)
     }
 }

@@ -34,16 +34,24 @@ impl Filter {
 
     /// Adds `count` functions from `base` on. `action` is the number of the UAPI.
     pub fn insert(&mut self, base: u32, count: u32, action: u8) -> Result<()> {
-        let last = count.checked_sub(1).and_then(|n| base.checked_add(n)).ok_or(Errno::EINVAL)?;
+        let empty = Errno::EINVAL
+            .because("{} functions from {x} on: none, or beyond the last")
+            .values([count.into(), base.into()]);
+        let last = count.checked_sub(1).and_then(|n| base.checked_add(n)).ok_or(empty)?;
         let action = match action {
             0 => Action::Handle,
             1 => Action::Deny,
             2 => Action::Forward,
-            _ => return Err(Errno::EINVAL),
+            n => {
+                let e = Errno::EINVAL.because("action {}: there are 0 (HANDLE), 1 (DENY), 2 (FWD_TO_USER)");
+                return Err(e.value(n.into()));
+            }
         };
         let taken = self.ranges.iter().map(|r| (r.0, r.1)).chain(RESERVED);
         if taken.into_iter().any(|r| base <= r.1 && r.0 <= last) {
-            return Err(Errno::EEXIST);
+            let e = Errno::EEXIST
+                .because("functions {x} to {x} meet a range that is filtered, or Arm's architecture calls");
+            return Err(e.values([base.into(), last.into()]));
         }
         self.ranges.push((base, last, action));
         Ok(())

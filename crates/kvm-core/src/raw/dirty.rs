@@ -3,7 +3,7 @@
 use ulna_kvm_abi::Errno;
 use ulna_kvm_abi::structs::{ClearDirtyLog, DirtyLog, IrqRouting, IrqRoutingEntry, Wire};
 
-use super::Caller;
+use super::{Caller, NOTHING_BEHIND};
 use crate::routing::MAX_ROUTES;
 use crate::{Result, Vm};
 
@@ -12,8 +12,8 @@ pub(super) fn get_log(v: &Vm, arg: u64, caller: &Caller<'_>) -> Result<()> {
     let l = caller.get::<DirtyLog>(arg)?;
     caller.tidy(l.padding == 0)?;
     let bytes = |words: &[u64]| words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
-    caller.mem.write(l.dirty_bitmap, &bytes(&v.peek_dirty_log(l.slot)?))?;
-    caller.mem.write(l.dirty_bitmap, &bytes(&v.get_dirty_log(l.slot)?))
+    caller.write(l.dirty_bitmap, &bytes(&v.peek_dirty_log(l.slot)?))?;
+    caller.write(l.dirty_bitmap, &bytes(&v.get_dirty_log(l.slot)?))
 }
 
 /// KVM_CLEAR_DIRTY_LOG.
@@ -21,7 +21,7 @@ pub(super) fn clear_log(v: &Vm, arg: u64, caller: &Caller<'_>) -> Result<()> {
     let c = caller.get::<ClearDirtyLog>(arg)?;
     v.clear_dirty_log(&c, |words| {
         let mut b = vec![0; words * 8];
-        caller.mem.read(c.dirty_bitmap, &mut b)?;
+        caller.read(c.dirty_bitmap, &mut b)?;
         Ok(b.chunks_exact(8).map(u64::from_bytes).collect())
     })
 }
@@ -30,11 +30,12 @@ pub(super) fn clear_log(v: &Vm, arg: u64, caller: &Caller<'_>) -> Result<()> {
 pub(super) fn set_routing(v: &Vm, arg: u64, caller: &Caller<'_>) -> Result<()> {
     let r = caller.get::<IrqRouting>(arg)?;
     if r.nr > MAX_ROUTES || r.flags != 0 {
-        return Err(Errno::EINVAL);
+        let e = Errno::EINVAL.because("{} routes, flags {x}: too many, or flags that are not zero");
+        return Err(e.values([r.nr.into(), r.flags.into()]));
     }
     let mut b = vec![0; r.nr as usize * IrqRoutingEntry::SIZE];
     if !b.is_empty() {
-        caller.mem.read(arg.checked_add(IrqRouting::SIZE as u64).ok_or(Errno::EFAULT)?, &mut b)?;
+        caller.read(arg.checked_add(IrqRouting::SIZE as u64).ok_or(NOTHING_BEHIND)?, &mut b)?;
     }
     let entries: Vec<_> = b.chunks_exact(IrqRoutingEntry::SIZE).map(IrqRoutingEntry::from_bytes).collect();
     entries.iter().try_for_each(|e| caller.tidy(e.pad == 0))?;

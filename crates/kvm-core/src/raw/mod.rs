@@ -121,7 +121,7 @@ impl Caller<'_> {
     fn get<T: Wire>(&self, addr: u64) -> Result<T> {
         let mut b = [0; 1024];
         let b = b.get_mut(..T::SIZE).ok_or(Errno::EFAULT)?;
-        self.mem.read(addr, b)?;
+        self.mem.read(addr, b).map_err(|e| unreadable(e, T::SIZE, addr))?;
         Ok(T::from_bytes(b))
     }
 
@@ -130,12 +130,28 @@ impl Caller<'_> {
         let mut b = [0; 1024];
         let b = b.get_mut(..T::SIZE).ok_or(Errno::EFAULT)?;
         v.to_bytes(b);
-        self.mem.write(addr, b)
+        self.write(addr, b)
     }
 
     /// What should be zero, is: asked only of a strict caller.
     fn tidy(&self, zero: bool) -> Result<()> {
-        if zero || !self.files.strict() { Ok(()) } else { Err(Errno::EINVAL) }
+        if zero || !self.files.strict() {
+            return Ok(());
+        }
+        Err(Errno::EINVAL
+            .because("strict: what the interface wants zero is not (KVM of Linux does not look)"))
+    }
+
+    /// Bytes to the caller.
+    fn write(&self, addr: u64, data: &[u8]) -> Result<()> {
+        self.mem
+            .write(addr, data)
+            .map_err(|e| fault(e, "{} bytes at {x} cannot be written", data.len(), addr))
+    }
+
+    /// Bytes of the caller.
+    fn read(&self, addr: u64, b: &mut [u8]) -> Result<()> {
+        self.mem.read(addr, b).map_err(|e| unreadable(e, b.len(), addr))
     }
 
     /// The structure of an attribute request.
@@ -156,7 +172,8 @@ impl Caller<'_> {
     fn unbuilt(&self, request: u32, kind: u8, arg: u64) -> Errno {
         let size = Ioctl::find(request, kind).map_or(0, |i| i.size);
         let mut b = [0; 1024];
-        self.mem.read(arg, &mut b[..usize::from(size).min(1024)]).err().unwrap_or(Errno::EINVAL)
+        let size = usize::from(size).min(b.len());
+        self.read(arg, &mut b[..size]).err().unwrap_or(UNKNOWN)
     }
 
     /// Makes a descriptor: the number is reserved first, so that nothing has been made when there is none.
@@ -191,20 +208,39 @@ pub fn serve(d: &Descriptor, request: u32, arg: u64, caller: &Caller<'_>) -> Res
         Descriptor::Vcpu(v) => {
             v.vm().check_caller(caller)?;
             if request >> 8 & 0xff != TYPE {
-                return Err(Errno::EINVAL);
+                return Err(Errno::EINVAL.because("{x} is not a request of KVM").value(request.into()));
             }
         }
-        Descriptor::Stats(_) => return Err(Errno::ENOTTY),
+        Descriptor::Stats(_) => return Err(NO_REQUESTS),
     }
     if Ioctl::find(request, d.kind()).is_none() {
         let device = matches!(d, Descriptor::Device(..));
-        return Err(if device { Errno::ENOTTY } else { Errno::EINVAL });
+        let errno = if device { Errno::ENOTTY } else { Errno::EINVAL };
+        return Err(errno.because("this descriptor has no request {x}").value(request.into()));
     }
     match d {
         Descriptor::System(kvm) => system::serve(kvm, request, arg, caller),
         Descriptor::Vm(vm) => vm::serve(vm, request, arg, caller),
         Descriptor::Vcpu(v) => vcpu::serve(v, request, arg, caller),
         Descriptor::Device(_, device) => device::serve(device, request, arg, caller),
-        Descriptor::Stats(_) => Err(Errno::ENOTTY),
+        Descriptor::Stats(_) => Err(NO_REQUESTS),
     }
+}
+
+const NO_REQUESTS: Errno = Errno::ENOTTY.because("statistics are only to be read");
+/// What a kernel knows and arm64 has not.
+const UNKNOWN: Errno = Errno::EINVAL.because("KVM on arm64 does not serve this request");
+/// A word that must be zero.
+const NOT_ZERO: Errno = Errno::EINVAL.because("the argument must be zero");
+/// An address so high that what follows its structure has none.
+const NOTHING_BEHIND: Errno =
+    Errno::EFAULT.because("nothing can follow the structure at the end of addresses");
+
+fn unreadable(e: Errno, len: usize, addr: u64) -> Errno {
+    fault(e, "{} bytes at {x} cannot be read", len, addr)
+}
+
+/// With a reason, unless the memory gave one.
+fn fault(e: Errno, text: &'static str, len: usize, addr: u64) -> Errno {
+    if e.why().is_some() { e } else { e.because(text).values([len as u64, addr]) }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ulna_kvm_abi::Errno;
 
-use super::{Caller, Descriptor, Files, UserMem, ioctl};
+use super::{Caller, Descriptor, Files, UserMem, serve};
 use crate::{Kvm, Result};
 
 enum Entry {
@@ -26,6 +26,8 @@ pub struct FdTable {
 /// Descriptors a table holds at most, as a process by default.
 const MOST: i32 = 1024;
 const FIRST: i32 = 3;
+const NOT_OPEN: Errno = Errno::EBADF.because("the descriptor is not open");
+const FULL: Errno = Errno::EMFILE.because("the caller has no descriptor left");
 
 impl FdTable {
     /// An empty table, for this KVM.
@@ -51,7 +53,7 @@ impl FdTable {
 
     fn add(&self, e: Entry) -> Result<i32> {
         let mut entries = self.entries();
-        let fd = (FIRST..self.most).find(|n| !entries.contains_key(n)).ok_or(Errno::EMFILE)?;
+        let fd = (FIRST..self.most).find(|n| !entries.contains_key(n)).ok_or(FULL)?;
         entries.insert(fd, e);
         Ok(fd)
     }
@@ -77,17 +79,22 @@ impl FdTable {
     /// Closes a descriptor. What it stood for lives on as long as others refer to it.
     pub fn close(&self, fd: i32) -> Result<()> {
         let gone = self.entries().remove(&fd);
-        gone.map(drop).ok_or(Errno::EBADF)
+        gone.map(drop).ok_or(NOT_OPEN)
     }
 
     /// A request on a descriptor of this table.
     pub fn ioctl(&self, fd: i32, request: u32, arg: u64, mem: &dyn UserMem) -> i32 {
+        self.request(fd, request, arg, mem).unwrap_or_else(|e| -e.0)
+    }
+
+    /// The same with the reason for a refusal.
+    pub fn request(&self, fd: i32, request: u32, arg: u64, mem: &dyn UserMem) -> Result<i32> {
         match self.get(fd) {
-            Some(d) => ioctl(&d, request, arg, &Caller { mem, files: self }),
-            None => {
-                let event = self.entries().contains_key(&fd);
-                -if event { Errno::ENOTTY.0 } else { Errno::EBADF.0 }
+            Some(d) => serve(&d, request, arg, &Caller { mem, files: self }),
+            None if self.entries().contains_key(&fd) => {
+                Err(Errno::ENOTTY.because("descriptor {} is not one of KVM's").value(fd as u64))
             }
+            None => Err(NOT_OPEN),
         }
     }
 }
@@ -105,8 +112,8 @@ impl Files for FdTable {
     fn eventfd(&self, fd: i32) -> Result<Arc<OwnedFd>> {
         match self.entries().get(&fd) {
             Some(Entry::Event(e)) => Ok(e.clone()),
-            Some(_) => Err(Errno::EINVAL),
-            None => Err(Errno::EBADF),
+            Some(_) => Err(Errno::EINVAL.because("the descriptor is no eventfd")),
+            None => Err(NOT_OPEN),
         }
     }
     fn shares_pages(&self) -> bool {

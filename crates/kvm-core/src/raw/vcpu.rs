@@ -8,7 +8,7 @@ use ulna_kvm_abi::structs::{DeviceAttr, GuestDebug, MpState, OneReg, SignalMask,
 use ulna_kvm_abi::{Errno, RegId, device, exit};
 
 use super::page::{RunPage, run_offset};
-use super::{Caller, Descriptor, StatsFile, VmHandle};
+use super::{Caller, Descriptor, NOT_ZERO, NOTHING_BEHIND, StatsFile, UNKNOWN, VmHandle};
 use crate::shared::Shared;
 use crate::{DirtyRing, Result, Run, Vcpu};
 
@@ -169,7 +169,7 @@ fn run_to_page(vcpu: &mut Vcpu, page: &RunPage, immediate: bool) -> Result<()> {
             if !immediate {
                 page.put(run_offset::EXIT_REASON, exit::INTR);
             }
-            return Err(Errno::EINTR);
+            return Err(Errno::EINTR.because("a signal, or immediate_exit"));
         }
     }
     Ok(())
@@ -191,7 +191,7 @@ pub(super) fn serve(v: &Arc<VcpuHandle>, req: u32, arg: u64, caller: &Caller<'_>
     match req {
         request::RUN => {
             if arg != 0 {
-                return Err(Errno::EINVAL);
+                return Err(NOT_ZERO);
             }
             v.run()?;
         }
@@ -220,9 +220,9 @@ pub(super) fn serve(v: &Arc<VcpuHandle>, req: u32, arg: u64, caller: &Caller<'_>
                 None
             } else {
                 if caller.get::<SignalMask>(arg)?.len != 8 {
-                    return Err(Errno::EINVAL);
+                    return Err(Errno::EINVAL.because("a signal set has 8 bytes"));
                 }
-                Some(caller.get::<u64>(arg.checked_add(4).ok_or(Errno::EFAULT)?)?)
+                Some(caller.get::<u64>(arg.checked_add(4).ok_or(NOTHING_BEHIND)?)?)
             };
             *v.signal_mask.lock().unwrap_or_else(PoisonError::into_inner) = mask;
         }
@@ -255,13 +255,13 @@ pub(super) fn serve(v: &Arc<VcpuHandle>, req: u32, arg: u64, caller: &Caller<'_>
         // Of other architectures: what they read is read, and nothing is done.
         request::SET_REGS => {
             caller.get::<[u8; 864]>(arg)?;
-            return Err(Errno::EINVAL);
+            return Err(UNKNOWN);
         }
         request::TRANSLATE => {
             caller.get::<[u8; 24]>(arg)?;
-            return Err(Errno::EINVAL);
+            return Err(UNKNOWN);
         }
-        _ => return Err(Errno::EINVAL),
+        _ => return Err(UNKNOWN),
     }
     Ok(0)
 }
@@ -273,7 +273,7 @@ fn get_one_reg(vcpu: &mut Vcpu, arg: u64, caller: &Caller<'_>) -> Result<()> {
     let mut b = [0; LONGEST];
     let data = &mut b[..id.size().min(LONGEST)];
     vcpu.get_one_reg(id, data)?;
-    caller.mem.write(r.addr, data)
+    caller.write(r.addr, data)
 }
 
 fn set_one_reg(vcpu: &mut Vcpu, arg: u64, caller: &Caller<'_>) -> Result<()> {
@@ -282,7 +282,7 @@ fn set_one_reg(vcpu: &mut Vcpu, arg: u64, caller: &Caller<'_>) -> Result<()> {
     let id = RegId(r.id);
     let mut b = [0; LONGEST];
     let data = &mut b[..id.size().min(LONGEST)];
-    if let Err(fault) = caller.mem.read(r.addr, data) {
+    if let Err(fault) = caller.read(r.addr, data) {
         // What is wrong with the id itself is told first, but a system register's value is fetched before it is looked up.
         let known = vcpu.get_one_reg(id, data);
         let sysreg = id.group() == ulna_kvm_abi::reg::GROUP_SYSREG;
@@ -303,10 +303,11 @@ pub(super) fn put_reg_list(list: &[RegId], arg: u64, caller: &Caller<'_>) -> Res
     let n = caller.get::<u64>(arg)?;
     caller.put(arg, &(list.len() as u64))?;
     if n < list.len() as u64 {
-        return Err(Errno::E2BIG);
+        let e = Errno::E2BIG.because("the list has {} registers, the caller has room for {}");
+        return Err(e.values([list.len() as u64, n]));
     }
     let bytes: Vec<u8> = list.iter().flat_map(|id| id.0.to_le_bytes()).collect();
-    caller.mem.write(arg.checked_add(8).ok_or(Errno::EFAULT)?, &bytes)
+    caller.write(arg.checked_add(8).ok_or(NOTHING_BEHIND)?, &bytes)
 }
 
 fn set_attr(vcpu: &mut Vcpu, a: &DeviceAttr, caller: &Caller<'_>) -> Result<()> {

@@ -6,8 +6,8 @@ use ulna_kvm_abi::ioctl::{on, request};
 use ulna_kvm_abi::structs::*;
 use ulna_kvm_abi::{Errno, device, private};
 
-use super::{Caller, Descriptor, StatsFile, VcpuHandle, dirty};
-use crate::{Result, Vm};
+use super::{Caller, Descriptor, StatsFile, UNKNOWN, VcpuHandle, dirty};
+use crate::{Result, Vm, why};
 
 /// A VM and who may ask it.
 pub struct VmHandle {
@@ -55,7 +55,7 @@ impl VmHandle {
     /// G1, G2: only its maker may ask, and only while it is alive.
     pub(super) fn check_caller(&self, caller: &Caller<'_>) -> Result<()> {
         if caller.mem.space() != self.space {
-            return Err(Errno::EIO);
+            return Err(Errno::EIO.because("another process made this VM, and only it may ask"));
         }
         self.vm.0.check_alive()
     }
@@ -120,10 +120,10 @@ pub(super) fn serve(vm: &Arc<VmHandle>, req: u32, arg: u64, caller: &Caller<'_>)
         request::ARM_SET_COUNTER_OFFSET => {
             let c = caller.get::<ArmCounterOffset>(arg)?;
             if c.reserved != 0 {
-                return Err(Errno::EINVAL);
+                return Err(Errno::EINVAL.because("kvm_arm_counter_offset.reserved is not zero"));
             }
             if v.0.any_vcpu_runs() {
-                return Err(Errno::EBUSY);
+                return Err(why::RUNNING);
             }
             v.set_counter_offset(c.counter_offset)?;
         }
@@ -133,16 +133,17 @@ pub(super) fn serve(vm: &Arc<VmHandle>, req: u32, arg: u64, caller: &Caller<'_>)
                 return mask_list(v, &r, caller);
             }
             if r.range != 0 || r.reserved.iter().any(|w| *w != 0) {
-                return Err(Errno::EINVAL);
+                let e = Errno::EINVAL.because("range {}, reserved words not zero, or no such range");
+                return Err(e.value(r.range.into()));
             }
             let masks: [u64; MASKS] = v.writable_masks();
             let bytes: Vec<u8> = masks.iter().flat_map(|m| m.to_le_bytes()).collect();
-            caller.mem.write(r.addr, &bytes)?;
+            caller.write(r.addr, &bytes)?;
         }
         request::ARM_MTE_COPY_TAGS => {
             // Without KVM_CAP_ARM_MTE.
             caller.get::<ArmCopyMteTags>(arg)?;
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL.because("the VM has no MTE"));
         }
         request::CREATE_DEVICE => create_device(vm, arg, caller)?,
         request::SET_DEVICE_ATTR => {
@@ -153,7 +154,7 @@ pub(super) fn serve(vm: &Arc<VmHandle>, req: u32, arg: u64, caller: &Caller<'_>)
                 return Ok(0);
             }
             if (a.group, a.attr) != (device::GRP_VM_SMCCC_CTRL, device::VM_SMCCC_FILTER) {
-                return Err(Errno::ENXIO);
+                return Err(why::NO_ATTRIBUTE);
             }
             v.set_smccc_filter(&caller.get(a.addr)?)?;
         }
@@ -164,12 +165,12 @@ pub(super) fn serve(vm: &Arc<VmHandle>, req: u32, arg: u64, caller: &Caller<'_>)
         request::GET_DEVICE_ATTR if !v.0.config.strict => {
             let a = caller.attr(arg)?;
             if a.group != private::GRP_REG_SCOPE {
-                return Err(Errno::ENXIO);
+                return Err(why::NO_ATTRIBUTE);
             }
             caller.put(a.addr, &v.get_vm_reg(a.attr)?)?;
         }
         // Not on a VM of Linux.
-        request::GET_REG_LIST | request::GET_DEVICE_ATTR => return Err(Errno::EINVAL),
+        request::GET_REG_LIST | request::GET_DEVICE_ATTR => return Err(UNKNOWN),
         request::HAS_DEVICE_ATTR => {
             let a = caller.attr(arg)?;
             v.has_attr(a.group, a.attr)?;
@@ -182,24 +183,27 @@ pub(super) fn serve(vm: &Arc<VmHandle>, req: u32, arg: u64, caller: &Caller<'_>)
 /// Its own form: `reserved[0]` is the size of the buffer, which tells how many entries there are in any case.
 fn mask_list(v: &Vm, r: &RegMaskRange, caller: &Caller<'_>) -> Result<i32> {
     if r.reserved[1..].iter().any(|w| *w != 0) {
-        return Err(Errno::EINVAL);
+        return Err(Errno::EINVAL.because("reserved words of the range are not zero"));
     }
     let list = v.mask_list_bytes();
-    let header = list.get(..8).ok_or(Errno::EINVAL)?;
+    let header = list.get(..8).ok_or(UNKNOWN)?;
     let room = r.reserved[0] as usize;
     if room < list.len() {
         if room >= header.len() {
-            caller.mem.write(r.addr, header)?;
+            caller.write(r.addr, header)?;
         }
-        return Err(Errno::E2BIG);
+        let e = Errno::E2BIG.because("the list has {} bytes, the buffer {}");
+        return Err(e.values([list.len() as u64, room as u64]));
     }
-    caller.mem.write(r.addr, &list)?;
+    caller.write(r.addr, &list)?;
     Ok(0)
 }
 
 fn set_memory(v: &Vm, r: &UserspaceMemoryRegion, caller: &Caller<'_>) -> Result<()> {
     let backing = || {
-        let b = caller.mem.backing(r.userspace_addr, r.memory_size).ok_or(Errno::ENOMEM)?;
+        let none = Errno::ENOMEM.because("{x} bytes at {x} of the caller cannot become guest memory");
+        let none = none.values([r.memory_size, r.userspace_addr]);
+        let b = caller.mem.backing(r.userspace_addr, r.memory_size).ok_or(none)?;
         Ok((b.host, b.owner))
     };
     // SAFETY: the memory is mapped while its owner lives, as whoever made the backing promised.
@@ -209,14 +213,16 @@ fn set_memory(v: &Vm, r: &UserspaceMemoryRegion, caller: &Caller<'_>) -> Result<
 fn irqfd(v: &Vm, i: &IrqFd, caller: &Caller<'_>) -> Result<()> {
     caller.tidy(i.pad == [0; 16])?;
     if i.flags & !(IRQFD_DEASSIGN | IRQFD_RESAMPLE) != 0 {
-        return Err(Errno::EINVAL);
+        return Err(Errno::EINVAL
+            .because("flags {x}: there are DEASSIGN (1) and RESAMPLE (2)")
+            .value(i.flags.into()));
     }
     if i.flags & IRQFD_DEASSIGN != 0 {
         let fd = caller.files.eventfd(i.fd as i32)?;
         return v.unregister_irqfd(&fd, i.gsi);
     }
     if !v.0.gic_ready() {
-        return Err(Errno::EAGAIN);
+        return Err(Errno::EAGAIN.because("the interrupt controller is not initialised"));
     }
     let fd = caller.files.eventfd(i.fd as i32)?;
     let resample = i.flags & IRQFD_RESAMPLE != 0;
@@ -232,13 +238,15 @@ fn ioeventfd(v: &Vm, e: &IoEventFd, caller: &Caller<'_>) -> Result<()> {
         let known = matches!(e.len, 0 | 1 | 2 | 4 | 8) && e.flags & !IOEVENTFD_VALID == 0;
         let wraps = e.addr.checked_add(e.len.into()).is_none();
         if !known || wraps || e.len == 0 && datamatch.is_some() {
-            return Err(Errno::EINVAL);
+            let why = Errno::EINVAL
+                .because("{} bytes, flags {x}: 1, 2, 4 or 8 bytes, or 0 without a value; known flags");
+            return Err(why.values([e.len.into(), e.flags.into()]));
         }
     }
     let fd = caller.files.eventfd(e.fd)?;
     if e.flags & IOEVENTFD_PIO != 0 {
         // A bus that no arm64 guest reaches.
-        return if deassign { Err(Errno::ENOENT) } else { Ok(()) };
+        return if deassign { Err(Errno::ENOENT.because("there are no ports on arm64")) } else { Ok(()) };
     }
     if deassign {
         v.unregister_ioeventfd(&fd, e.addr, e.len, datamatch)
@@ -248,14 +256,17 @@ fn ioeventfd(v: &Vm, e: &IoEventFd, caller: &Caller<'_>) -> Result<()> {
 }
 
 fn signal_msi(v: &Vm, m: &Msi) -> Result<bool> {
-    if !v.0.gic_exists() || m.flags & !MSI_VALID_DEVID != 0 {
-        return Err(Errno::EINVAL);
+    if !v.0.gic_exists() {
+        return Err(why::NO_GIC);
+    }
+    if m.flags & !MSI_VALID_DEVID != 0 {
+        return Err(Errno::EINVAL.because("flags {x}: there is VALID_DEVID (1)").value(m.flags.into()));
     }
     if !v.0.setup().has_its() {
-        return Err(Errno::ENODEV);
+        return Err(Errno::ENODEV.because("the VM has no ITS, which takes messages"));
     }
     if m.flags & MSI_VALID_DEVID == 0 {
-        return Err(Errno::EINVAL);
+        return Err(Errno::EINVAL.because("an ITS must know the device: VALID_DEVID is not set"));
     }
     v.signal_msi(u64::from(m.address_hi) << 32 | u64::from(m.address_lo), m.devid, m.data)
 }
@@ -264,7 +275,7 @@ fn create_device(vm: &Arc<VmHandle>, arg: u64, caller: &Caller<'_>) -> Result<()
     let mut c = caller.get_writable::<CreateDevice>(arg)?;
     caller.tidy(c.flags & !CREATE_DEVICE_TEST == 0)?;
     if !vm.vm.supports_device(c.type_) {
-        return Err(Errno::ENODEV);
+        return Err(Errno::ENODEV.because("this host makes no devices of type {}").value(c.type_.into()));
     }
     if c.flags & CREATE_DEVICE_TEST != 0 {
         return Ok(());

@@ -7,6 +7,7 @@ use ulna_kvm_abi::reg::{ARM64, GROUP_SDEI, SIZE_U64, SIZE_U512, SIZE_U2048};
 use super::state::{Context, FIRST_BOUND_SLOT, Features, Machine, RELATIVE, ROUTED, STATIC, Which, World};
 use super::{VERSION_1_0, VERSION_1_1};
 use crate::Result;
+use crate::why;
 
 /// A register of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,10 @@ mod word0 {
     pub const STATE: u64 = REGISTERED | ENABLED | RUNNING | PENDING;
 }
 
+const BAD_EVENT: Errno =
+    Errno::EINVAL.because("the state of the event contradicts itself, its slot or another event");
+const BAD_CONTEXT: Errno =
+    Errno::EINVAL.because("the interrupted context has words that mean nothing, or a mode the vCPU lacks");
 /// The event of a context that does not exist.
 const NO_EVENT: u64 = 0xffff_ffff;
 
@@ -112,14 +117,14 @@ impl Machine {
 
     /// KVM_GET_ONE_REG through the vCPU `pe`, in words.
     pub fn get(&self, pe: usize, reg: Reg) -> Result<Vec<u64>> {
-        let p = self.pes.get(pe).ok_or(Errno::ENOENT)?;
+        let p = self.pes.get(pe).ok_or(why::NO_REGISTER)?;
         Ok(match reg {
             Reg::Version => vec![self.version],
             Reg::Features => vec![self.features.0],
             Reg::Pe => {
                 vec![u64::from(p.masked) | u64::from(p.valid[0]) << 1 | u64::from(p.valid[1]) << 2]
             }
-            Reg::Context(1) if !self.features.critical() => return Err(Errno::ENOENT),
+            Reg::Context(1) if !self.features.critical() => return Err(why::NO_REGISTER),
             Reg::Context(n) => {
                 let mut w = vec![0; 32];
                 w[20] = NO_EVENT;
@@ -130,7 +135,7 @@ impl Machine {
                 w
             }
             Reg::Event(_) | Reg::Shared(_) => {
-                let which = self.which(reg).ok_or(Errno::ENOENT)?;
+                let which = self.which(reg).ok_or(why::NO_REGISTER)?;
                 let e = self.event(pe, which);
                 let b = |on: bool, bit: u64| if on { bit } else { 0 };
                 let state = b(e.registered, word0::REGISTERED)
@@ -167,37 +172,37 @@ impl Machine {
         world: &mut dyn World,
     ) -> Result<()> {
         if pe >= self.pes.len() {
-            return Err(Errno::ENOENT);
+            return Err(why::NO_REGISTER);
         }
         match (reg, w) {
             (Reg::Version, [v]) => {
                 if !matches!(*v, 0 | VERSION_1_0 | VERSION_1_1) {
-                    return Err(Errno::EINVAL);
+                    return Err(Errno::EINVAL.because("{x} is no version of SDEI").value(*v));
                 }
                 if started && *v != self.version {
-                    return Err(Errno::EBUSY);
+                    return Err(why::STARTED);
                 }
                 self.version = *v;
             }
             (Reg::Features, [v]) => {
                 if !Features(*v).possible() {
-                    return Err(Errno::EINVAL);
+                    return Err(Errno::EINVAL.because("features {x} of SDEI cannot be").value(*v));
                 }
                 if started && *v != self.features.0 {
-                    return Err(Errno::EBUSY);
+                    return Err(why::STARTED);
                 }
                 self.change_features(Features(*v), world);
             }
             (Reg::Pe, [v]) => {
                 if v & !7 != 0 || (v & 4 != 0 && !self.features.critical()) {
-                    return Err(Errno::EINVAL);
+                    return Err(Errno::EINVAL.because("SDEI_PE {x}: bits that mean nothing").value(*v));
                 }
                 let p = &mut self.pes[pe];
                 (p.masked, p.valid, p.unchecked) = (v & 1 != 0, [v & 2 != 0, v & 4 != 0], true);
                 self.look(pe);
                 self.look_shared(world);
             }
-            (Reg::Context(1), _) if !self.features.critical() => return Err(Errno::ENOENT),
+            (Reg::Context(1), _) if !self.features.critical() => return Err(why::NO_REGISTER),
             (Reg::Context(n), w) => {
                 let c = parse_context(w)?;
                 let p = &mut self.pes[pe];
@@ -207,10 +212,10 @@ impl Machine {
                 self.look_shared(world);
             }
             (Reg::Event(_) | Reg::Shared(_), w) => {
-                let which = self.which(reg).ok_or(Errno::ENOENT)?;
+                let which = self.which(reg).ok_or(why::NO_REGISTER)?;
                 self.set_event(pe, which, w, world)?;
             }
-            _ => return Err(Errno::EINVAL),
+            _ => return Err(why::WRONG_SIZE),
         }
         Ok(())
     }
@@ -224,7 +229,7 @@ impl Machine {
     }
 
     fn set_event(&mut self, pe: usize, which: Which, w: &[u64], world: &mut dyn World) -> Result<()> {
-        let [first, entry, arg, flags, affinity, intid, runner, 0] = *w else { return Err(Errno::EINVAL) };
+        let [first, entry, arg, flags, affinity, intid, runner, 0] = *w else { return Err(BAD_EVENT) };
         let bit = |b: u64| first & b != 0;
         let (registered, enabled) = (bit(word0::REGISTERED), bit(word0::ENABLED));
         let (running, pending) = (bit(word0::RUNNING), bit(word0::PENDING));
@@ -258,7 +263,7 @@ impl Machine {
         let elsewhere =
             intid != present && (self.private_bound.contains(&intid) || self.shared_bound.contains(&intid));
         if !fits || (intid != present && others) || (intid != 0 && elsewhere) {
-            return Err(Errno::EINVAL);
+            return Err(BAD_EVENT);
         }
         self.event_mut(pe, which).running = false;
         self.unregister(pe, which, world);
@@ -317,14 +322,14 @@ impl Machine {
 fn parse_context(w: &[u64]) -> Result<Option<Context>> {
     let whole = w.len() == 32 && w[20] <= NO_EVENT && w[21..].iter().all(|w| *w == 0);
     if !whole {
-        return Err(Errno::EINVAL);
+        return Err(BAD_CONTEXT);
     }
     if w[20] == NO_EVENT {
-        return if w[..20].iter().all(|w| *w == 0) { Ok(None) } else { Err(Errno::EINVAL) };
+        return if w[..20].iter().all(|w| *w == 0) { Ok(None) } else { Err(BAD_CONTEXT) };
     }
     // As the core register: AArch64, EL0t, EL1t or EL1h.
     if w[19] >> 32 != 0 || !matches!(w[19] & 0x1f, 0 | 4 | 5) {
-        return Err(Errno::EINVAL);
+        return Err(BAD_CONTEXT);
     }
     let mut c = Context { pc: w[18], pstate: w[19], event: w[20] as u32, ..Context::default() };
     c.x.copy_from_slice(&w[..18]);

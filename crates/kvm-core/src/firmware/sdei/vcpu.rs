@@ -17,6 +17,7 @@ use crate::run::Leave;
 use crate::shared::Shared;
 use crate::vcpu::Vcpu;
 use crate::vm::{Vm, VmInner};
+use crate::why;
 
 /// The service of a VM, once it was enabled.
 pub(crate) type Service = Arc<Mutex<Machine>>;
@@ -167,17 +168,21 @@ impl VmInner {
 impl Vm {
     /// Enables SDEI (capability 0x554C0002).
     pub(crate) fn enable_sdei(&self) -> Result<()> {
-        self.0.before_vcpus(Errno::EBUSY, || {
-            self.0.firmware.sdei.get_or_init(Service::default);
-        })
+        self.0.before_vcpus(
+            Errno::EBUSY.because("the VM has vCPUs: SDEI is enabled before the first"),
+            || {
+                self.0.firmware.sdei.get_or_init(Service::default);
+            },
+        )
     }
 
     /// KVM_NMI on vCPU `id`, from any thread: SDEI's host event. EINVAL where the guest cannot have it.
     pub fn nmi(&self, id: u32) -> Result<()> {
         self.0.check_alive()?;
-        let v = self.0.vcpus().get(&id).cloned().ok_or(Errno::EINVAL)?;
+        let v = self.0.vcpus().get(&id).cloned().ok_or(why::NO_VCPU)?;
         let raised = self.0.with_sdei(None, |m, _| m.host_nmi(v.index));
-        if raised == Some(true) { Ok(()) } else { Err(Errno::EINVAL) }
+        let cannot = Errno::EINVAL.because("the guest has no SDEI, or not the host's event");
+        if raised == Some(true) { Ok(()) } else { Err(cannot) }
     }
 }
 
@@ -265,7 +270,8 @@ impl Vcpu {
         let large = self.vm.id_values()[SysReg::ID_AA64MMFR2_EL1 as usize] >> 16 & 15 != 0;
         let mut m = locked(service);
         m.set_va_bits(if large { 52 } else { 48 });
-        if m.check(self.shared.index) { Ok(()) } else { Err(Errno::EINVAL) }
+        let odd = Errno::EINVAL.because("the registers of SDEI that were written do not fit together");
+        if m.check(self.shared.index) { Ok(()) } else { Err(odd) }
     }
 
     /// Has the VM the service?
@@ -283,11 +289,11 @@ impl VmInner {
 
     /// KVM_GET_ONE_REG through the vCPU with this index.
     pub(crate) fn get_sdei(&self, pe: usize, id: RegId, data: &mut [u8]) -> Result<()> {
-        let service = self.firmware.sdei.get().ok_or(Errno::ENOENT)?;
-        let reg = Reg::from_id(id).ok_or(Errno::ENOENT)?;
+        let service = self.firmware.sdei.get().ok_or(why::NO_REGISTER)?;
+        let reg = Reg::from_id(id).ok_or(why::NO_REGISTER)?;
         let words = locked(service).get(pe, reg)?;
         if data.len() != words.len() * 8 {
-            return Err(Errno::EINVAL);
+            return Err(why::WRONG_SIZE);
         }
         for (b, w) in data.chunks_exact_mut(8).zip(words) {
             b.copy_from_slice(&w.to_le_bytes());
@@ -297,14 +303,14 @@ impl VmInner {
 
     /// KVM_SET_ONE_REG through the vCPU with this index.
     pub(crate) fn set_sdei(&self, pe: usize, id: RegId, data: &[u8]) -> Result<()> {
-        let reg = Reg::from_id(id).ok_or(Errno::ENOENT)?;
+        let reg = Reg::from_id(id).ok_or(why::NO_REGISTER)?;
         if data.len() != id.size() {
-            return Err(Errno::EINVAL);
+            return Err(why::WRONG_SIZE);
         }
         let word = |b: &[u8]| b.try_into().map_or(0, u64::from_le_bytes);
         let words: Vec<u64> = data.chunks_exact(8).map(word).collect();
         let started = self.started.load(Ordering::SeqCst);
         let done = self.with_sdei(Some(pe), |m, world| m.set(pe, reg, &words, started, world));
-        done.unwrap_or(Err(Errno::ENOENT))
+        done.unwrap_or(Err(why::NO_REGISTER))
     }
 }
