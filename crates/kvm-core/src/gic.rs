@@ -276,6 +276,7 @@ impl GicState {
         for v in self.gic.take_changed().iter() {
             let l = self.gic.lines(v);
             if let Some(vcpu) = self.vcpus.get(v) {
+                vcpu.set_wakes(self.gic.wakes(v), l.irq || l.fiq);
                 vcpu.set_lines(l.irq, l.fiq);
             }
         }

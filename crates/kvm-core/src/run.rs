@@ -198,9 +198,10 @@ impl Vcpu {
         if state != mp_state::SUSPENDED {
             return Ok(Power::On);
         }
-        // As WFI, but the VMM hears of the wake-up and ends the suspension.
-        self.sleep(None);
-        if self.interrupt_pending() {
+        // As WFI, but the VMM hears of the wake-up and ends the suspension; and what the guest disabled on its way here, the
+        // groups of interrupts, does not count.
+        self.wait(None, true);
+        if self.wakes(true) {
             self.event.set(exit::SYSTEM_EVENT_WAKEUP, None);
             return Ok(Power::Leave(Leave::SystemEvent));
         }
@@ -264,10 +265,15 @@ impl Vcpu {
     /// WFI: blocks until an interrupt is pending, the counter reaches `until` (WFIT), or the loop has something else to
     /// look at (a kick, a changed power state).
     pub(crate) fn sleep(&mut self, until: Option<u64>) {
+        self.wait(until, false);
+    }
+
+    /// The same, also for a vCPU whose system is suspended.
+    fn wait(&mut self, until: Option<u64>, suspended: bool) {
         loop {
             let deadline = self.update_timer_lines();
             // A timer that is up ends the waiting even where nobody carries its interrupt to the CPU.
-            if self.interrupt_pending() || self.user_irqchip && self.timer_levels.contains(&Some(true)) {
+            if self.wakes(suspended) || self.user_irqchip && self.timer_levels.contains(&Some(true)) {
                 return;
             }
             let icount = self.cpu.state.icount;
@@ -290,7 +296,7 @@ impl Vcpu {
                 self.cpu.lines.clear(CpuLines::KICK);
                 return;
             }
-            if !self.interrupt_pending() {
+            if !self.wakes(suspended) {
                 self.shared.stats.set_blocking(true);
                 let since = Instant::now();
                 drop(self.shared.wait(p, seen, wait));
@@ -298,6 +304,11 @@ impl Vcpu {
                 self.shared.stats.waited(since.elapsed());
             }
         }
+    }
+
+    /// Is there an interrupt that ends waiting?
+    fn wakes(&self, suspended: bool) -> bool {
+        self.interrupt_pending() || suspended && self.shared.wakes_up()
     }
 
     pub(crate) fn interrupt_pending(&self) -> bool {

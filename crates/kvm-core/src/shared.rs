@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub sdei_look: AtomicBool,
     /// Its thread is in KVM_RUN.
     pub running: AtomicBool,
+    /// The interrupt controller has something that ends a suspension of the system.
+    wakes_up: AtomicBool,
     /// Levels of the input pins without an in-kernel interrupt controller.
     pins: AtomicU32,
     /// Affinity in MPIDR_EL1, packed as in [`ulna_vgic::Affinity`]; 0 before KVM_ARM_VCPU_INIT.
@@ -144,6 +146,19 @@ impl Shared {
         if irq || fiq {
             self.rouse(0);
         }
+    }
+
+    /// Whether the interrupt controller has something that ends a suspension of the system, and whether a line is up as well,
+    /// which wakes whoever sleeps.
+    pub fn set_wakes(&self, on: bool, line: bool) {
+        if self.wakes_up.swap(on, Ordering::SeqCst) != on && on && !line {
+            self.wake();
+        }
+    }
+
+    /// The last of it.
+    pub fn wakes_up(&self) -> bool {
+        self.wakes_up.load(Ordering::SeqCst)
     }
 
     /// An input pin, without an in-kernel interrupt controller.

@@ -161,6 +161,40 @@ fn system_suspend_is_the_vmms_business_and_an_interrupt_ends_it() {
     other.join().expect("thread").expect("line");
 }
 
+/// As Linux does it: no group of interrupts is enabled while the system is suspended, and what is pending counts all the same.
+#[test]
+fn system_suspend_ends_by_an_interrupt_whose_group_is_off() {
+    const PPI: u32 = 20;
+    let g = Guest::new("n1", ClockKind::Host);
+    let program = [
+        start_gic(0, 1 << PPI),
+        wr(SysReg::ICC_IGRPEN1_EL1, 0),
+        li(0, 0xc400_000e).to_vec(),
+        vec![HVC],
+        done(0),
+    ];
+    g.memory.program(0, &program.concat());
+    let mut v = g.vcpu(0, PSCI);
+    let _gic = g.gic();
+    g.vm.enable_cap(cap::ARM_SYSTEM_SUSPEND, 0, [0; 4]).expect("cap");
+    assert!(matches!(v.run(), Ok(Run::SystemEvent(5, []))));
+    let line = |intid: u32, level| g.vm.irq_line(2 << 24 | intid, level).expect("line");
+    for intid in [PPI + 1, PPI] {
+        v.set_mp_state(mp_state::SUSPENDED).expect("state");
+        let kick = Watchdog::new(Duration::from_millis(20), v.kicker());
+        assert!(matches!(v.run(), Ok(Run::Intr)), "nothing is pending");
+        line(intid, true);
+        // One that is not enabled wakes nobody.
+        let woken = (0..5).any(|_| matches!(v.run(), Ok(Run::SystemEvent(4, []))));
+        assert_eq!(woken, intid == PPI);
+        drop(kick);
+        line(intid, false);
+        v.set_mp_state(mp_state::RUNNABLE).expect("state");
+    }
+    set(&mut v, RegId::x(0), 0x77);
+    assert_eq!(result(&mut v), 0x77, "it goes on behind the call");
+}
+
 #[test]
 fn a_filter_denies_and_forwards_calls() {
     let (g, mut v) = Guest::with(&asker());

@@ -151,6 +151,31 @@ fn i2_i3_a_guest_is_told_its_targets() {
     assert_eq!(h["vendor IMPL_CPUS 3"], "0xfffffffd 0x00000000 0x00000000 0x00000000");
 }
 
+/// PSCI 0.1 starts and stops vCPUs by identifiers of its own, and has no word for the end.
+#[test]
+fn psci_0_1_starts_every_cpu() {
+    let mut child = common::ulna()
+        .args(["--cpus", "3", "--max-cpus", "4", "--services", "psci=0.1", "--control", "none"])
+        .spawn()
+        .unwrap();
+    let mut text = String::new();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    while !text.contains("stop this machine") {
+        assert_ne!(out.read_line(&mut text).unwrap(), 0, "{text}");
+    }
+    for line in [
+        "  PSCI_VERSION             no",
+        "  cpu 0x2: timer interrupt ok, SGI ok",
+        "  cpu 0x3: disabled",
+        "3 CPU(s) ran, all is well; PSCI 0.1 cannot power off, so stop this machine",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+    }
+    let kill = std::process::Command::new("kill").arg(child.id().to_string()).status();
+    assert!(kill.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+}
+
 /// H9: who a vCPU is, each for itself.
 #[test]
 fn h9_vcpus_of_two_kinds() {

@@ -558,6 +558,89 @@ fn h4_vcpus_that_never_ran_cost_little() {
     assert!(cost <= 510 * 64, "{cost} KiB for 510 vCPUs");
 }
 
+/// SYSTEM_SUSPEND: refused while another vCPU is on or the entry is nonsense; else the machine sleeps until it is woken.
+#[test]
+fn a_guest_that_sleeps_is_woken() {
+    let place = Place::new();
+    // For 's' it sleeps and says on waking what it left in the context ('W'), for 'o' it starts vCPU 1, for any other it wants
+    // to sleep and wake up at an odd address; what is refused is '0' less the answer.
+    let words = [
+        0xd2a1_2001, // mov x1, #0x9000000
+        0xb940_1822, // ldr w2, [x1, #24]
+        0x3727_ffe2, // tbnz w2, #4, 4 <loop>
+        0xb940_0023, // ldr w3, [x1]
+        0x7101_bc7f, // cmp w3, #'o'
+        0x5400_0200, // b.eq 54 <on>
+        0xd280_01c0, // mov x0, #0xe
+        0xf2b8_8000, // movk x0, #0xc400, lsl #16
+        0xd280_0021, // mov x1, #0x1
+        0xd280_0ae2, // mov x2, #'W'
+        0x7101_cc7f, // cmp w3, #'s'
+        0x5400_0041, // b.ne 34 <go>
+        0x1000_00a1, // adr x1, 44 <woken>
+        0xd400_0002, // go: hvc #0x0
+        0x5280_0603, // say: mov w3, #'0'
+        0x4b00_0063, // sub w3, w3, w0
+        0x1400_0002, // b 48 <put>
+        0x2a00_03e3, // woken: mov w3, w0
+        0xd2a1_2001, // put: mov x1, #0x9000000
+        0xb900_0023, // str w3, [x1]
+        0x17ff_ffed, // b 4 <loop>
+        0xd280_0060, // on: mov x0, #0x3
+        0xf2b8_8000, // movk x0, #0xc400, lsl #16
+        0xd280_0021, // mov x1, #0x1
+        0x1000_0062, // adr x2, 6c <spin>
+        0xd400_0002, // hvc #0x0
+        0x17ff_fff4, // b 38 <say>
+        0x1400_0000, // spin: b 6c <spin>
+    ];
+    for cpus in ["1", "2"] {
+        let mut m = place.machine("sleep", &words, &["--cpus", cpus, "--services", "suspend=on"]);
+        assert_eq!(m.info()["services"]["suspend"], "on");
+        let output = m.output();
+        let say = |m: &mut Machine<'_>, c: u8| m.child.stdin.as_mut().unwrap().write_all(&[c]).unwrap();
+        let hear = || output.recv_timeout(Duration::from_secs(10)).unwrap();
+        let comes_to = |m: &Machine<'_>, state: &str| {
+            let begin = Instant::now();
+            while m.info()["state"] != state {
+                assert!(begin.elapsed() < Duration::from_secs(10), "{}", m.info()["state"]);
+            }
+        };
+        say(&mut m, b'b');
+        assert_eq!(hear(), b'9', "INVALID_ADDRESS");
+        for _ in 0..3 {
+            say(&mut m, b's');
+            comes_to(&m, "suspended");
+            // Paused meanwhile, it sleeps on.
+            m.well(&["pause"]);
+            assert_eq!(m.info()["state"], "paused");
+            m.well(&["resume"]);
+            assert_eq!(m.info()["state"], "suspended");
+            m.well(&["resume"]);
+            assert_eq!(hear(), b'W');
+            comes_to(&m, "running");
+        }
+        if cpus == "2" {
+            say(&mut m, b'o');
+            assert_eq!(hear(), b'0');
+            say(&mut m, b's');
+            assert_eq!(hear(), b'3', "DENIED");
+        }
+        // It can be stopped asleep, too.
+        if cpus == "1" {
+            say(&mut m, b's');
+            comes_to(&m, "suspended");
+        }
+        assert_eq!(place.ulna(&["stop", "sleep"]).0, 0);
+        assert_eq!(m.child.wait().unwrap().code(), Some(0));
+    }
+    // Who did not ask for it has it not.
+    let mut m = place.machine("awake", &words, &[]);
+    let output = m.output();
+    m.child.stdin.as_mut().unwrap().write_all(b"s").unwrap();
+    assert_eq!(output.recv_timeout(Duration::from_secs(10)), Ok(b'1'), "NOT_SUPPORTED");
+}
+
 #[test]
 fn the_power_key_reaches_the_guests_gpio() {
     let place = Place::new();

@@ -143,3 +143,17 @@ fn a_sleeping_guest_uses_no_cpu() {
     end(child);
     assert!(used <= 3, "{used} ticks of 10 ms in a second");
 }
+
+/// PSCI 1.3's SYSTEM_OFF2 ends the machine as SYSTEM_OFF does; without it the guest goes on.
+#[test]
+fn a_guest_that_hibernates_is_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let words =
+        [&psci(0x15)[..], &[0xd280_0021, 0xd280_0002, HVC, UART, char(b'!'), PUT], &psci(8), &[HVC]].concat();
+    for (services, says) in [("psci=1.3", ""), ("psci=1.1", "!")] {
+        let mut command = ulna();
+        command.args(["--services", services, "--kernel-format", "raw", "--kernel"]);
+        let out = command.arg(program(dir.path(), &words)).output().unwrap();
+        assert_eq!((out.status.code(), String::from_utf8(out.stdout).unwrap().as_str()), (Some(0), says));
+    }
+}

@@ -34,9 +34,9 @@ impl Redists for Vcpus {
 
     fn with<T>(&mut self, vcpu: usize, f: impl FnOnce(&mut Redistributor) -> T) -> Option<T> {
         let redist = self.redists.get_mut(vcpu)?;
-        let before = redist.lines();
+        let before = (redist.lines(), redist.wakes());
         let out = f(redist);
-        if redist.lines() != before {
+        if (redist.lines(), redist.wakes()) != before {
             self.changed.insert(vcpu);
         }
         if redist.has_messages() {
@@ -185,7 +185,12 @@ impl Gic {
         self.vcpus.redists.get(vcpu).map(Redistributor::lines).unwrap_or_default()
     }
 
-    /// vCPUs whose [`Gic::lines`] may have changed since the last call.
+    /// Whether `vcpu` has something to wake up for.
+    pub fn wakes(&self, vcpu: usize) -> bool {
+        self.vcpus.redists.get(vcpu).is_some_and(Redistributor::wakes)
+    }
+
+    /// vCPUs whose [`Gic::lines`] or [`Gic::wakes`] may have changed since the last call.
     pub fn take_changed(&mut self) -> VcpuSet {
         self.vcpus.changed.take()
     }

@@ -112,6 +112,8 @@ pub struct Redistributor {
 
     best: Option<Candidate>,
     lines: Lines,
+    /// There is something to wake up for: see [`Redistributor::wakes`].
+    wakes: bool,
     messages: Vec<Message>,
 }
 
@@ -153,6 +155,7 @@ impl Redistributor {
             forwarding: false,
             best: None,
             lines: Lines::default(),
+            wakes: false,
             messages: Vec::new(),
         }
     }
@@ -160,6 +163,12 @@ impl Redistributor {
     /// The vCPU's interrupt inputs.
     pub fn lines(&self) -> Lines {
         self.lines
+    }
+
+    /// Whether an interrupt is ready that the priority mask lets through, whatever groups are enabled. KVM wakes a vCPU that
+    /// its system suspended by that: an OS disables the groups on the way there.
+    pub fn wakes(&self) -> bool {
+        self.wakes
     }
 
     /// The CPU interface's registers.
@@ -195,8 +204,10 @@ impl Redistributor {
     pub(crate) fn update(&mut self) {
         let enable = self.cpu.group_enable;
         let mut best: Option<Candidate> = None;
+        let (mut wakes, mask) = (false, self.cpu.pmr);
         if self.forwarding {
             let mut consider = |intid: u32, priority: u8, group1: bool| {
+                wakes |= priority < mask;
                 let group = Group::of(group1);
                 if enable[group as usize] && best.is_none_or(|b| (priority, intid) < (b.priority, b.intid)) {
                     best = Some(Candidate { intid, priority, group });
@@ -215,6 +226,7 @@ impl Redistributor {
             }
         }
         self.best = best;
+        self.wakes = wakes;
         self.lines = match best.filter(|b| self.cpu.signals(b.priority, b.group)) {
             None => Lines::default(),
             // GICv3 signals group 0 as FIQ; GICv2 only when GICC_CTLR.FIQEn says so.

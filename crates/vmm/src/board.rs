@@ -58,6 +58,8 @@ pub struct Board {
     pub gpio: Shared<Gpio>,
     /// Which vCPUs may be on; none where KVM keeps that to itself.
     pub power: Option<Power>,
+    /// What vCPUs are reset to.
+    pub init: VcpuInit,
     /// The version of the interrupt controller.
     pub gic_version: u32,
     /// MPIDR_EL1 of every vCPU.
@@ -223,6 +225,7 @@ impl Board {
             debug_registers,
             gpio,
             power,
+            init,
             gic_version,
             mpidrs,
             services,
@@ -258,7 +261,9 @@ fn make_power(
 /// What the firmware registers say (kvm-arm64-abi.md §6).
 fn services_shown(vcpu: &mut dyn Vcpu, config: &Config) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
-    all.insert("sdei".to_owned(), config.services.word("sdei").unwrap_or("off").to_owned());
+    for name in ["sdei", "suspend"] {
+        all.insert(name.to_owned(), config.services.word(name).unwrap_or("off").to_owned());
+    }
     if let Ok(v) = vcpu.get_reg_u64(RegId::PSCI_VERSION) {
         all.insert("psci".to_owned(), format!("{}.{}", v >> 16, v & 0xffff));
     }

@@ -24,6 +24,7 @@ mod power;
 mod run;
 pub mod services;
 mod signals;
+mod suspend;
 mod vcpu;
 mod waker;
 

@@ -1,7 +1,8 @@
-//! Which vCPUs may be on: PSCI CPU_ON and CPU_OFF by the machine's own table (DEN0022 §5.5, §5.6).
+//! Which vCPUs may be on: PSCI CPU_ON, CPU_OFF and AFFINITY_INFO by the machine's own table (DEN0022 §5.5 to §5.7).
 //!
-//! All vCPUs exist from the start; presence never changes, only whether a vCPU is enabled. KVM forwards the two calls here
-//! by its SMCCC filter, answers the others itself, and learns of every change by the vCPU's state, so AFFINITY_INFO agrees.
+//! All vCPUs exist from the start; presence never changes, only whether a vCPU is enabled. KVM forwards the three calls here
+//! by its SMCCC filter, answers the others itself, and learns of every change by the vCPU's state. It has no word for a vCPU
+//! that was switched on and has not got to its first instruction; the table has.
 //! A vCPU that was never on has no thread.
 
 use crate::vcpu::{Common, spawn};
@@ -13,6 +14,8 @@ use ulna_kvm_backend::{Errno, Kicker, RegId, Vcpu, VcpuInit, Vm};
 const CPU_OFF: u32 = 0x8400_0002;
 const CPU_ON: u32 = 0x8400_0003;
 const CPU_ON_64: u32 = 0xc400_0003;
+const AFFINITY_INFO: u32 = 0x8400_0004;
+const AFFINITY_INFO_64: u32 = 0xc400_0004;
 /// KVM's numbers for PSCI 0.1, which leaves them to the device tree.
 const V0_1_OFF: u32 = 0x95c1_ba5f;
 const V0_1_ON: u32 = 0x95c1_ba60;
@@ -21,11 +24,11 @@ const FORWARD: u8 = 2;
 
 const NOT_SUPPORTED: i64 = -1;
 const INVALID_PARAMETERS: i64 = -2;
-const DENIED: i64 = -3;
+pub(crate) const DENIED: i64 = -3;
 const ALREADY_ON: i64 = -4;
 const ON_PENDING: i64 = -5;
 const INTERNAL_FAILURE: i64 = -6;
-const INVALID_ADDRESS: i64 = -9;
+pub(crate) const INVALID_ADDRESS: i64 = -9;
 
 const SCTLR_EL1: RegId = RegId::sysreg(0xc080);
 /// SCTLR_EL1.EE.
@@ -72,13 +75,16 @@ pub struct Power {
 
 /// Is this one of the calls that come here?
 pub fn handles(function: u64) -> bool {
-    matches!(u32::try_from(function), Ok(CPU_OFF | CPU_ON | CPU_ON_64 | V0_1_OFF | V0_1_ON))
+    matches!(
+        u32::try_from(function),
+        Ok(CPU_OFF | CPU_ON | CPU_ON_64 | AFFINITY_INFO | AFFINITY_INFO_64 | V0_1_OFF | V0_1_ON)
+    )
 }
 
 /// Has the calls come to the VMM, those of PSCI 0.2 and later or those of 0.1; `false` where KVM has no filter, so that
 /// nothing can be disabled.
 pub fn forward(vm: &dyn Vm, modern: bool) -> Result<bool, Errno> {
-    let calls = if modern { [(CPU_OFF, 2), (CPU_ON_64, 1)] } else { [(V0_1_OFF, 1), (V0_1_ON, 1)] };
+    let calls = if modern { [(CPU_OFF, 3), (CPU_ON_64, 2)] } else { [(V0_1_OFF, 1), (V0_1_ON, 1)] };
     for (base, nr_functions) in calls {
         let filter = SmcccFilter { base, nr_functions, action: FORWARD, ..Default::default() };
         match vm.set_smccc_filter(&filter) {
@@ -88,6 +94,26 @@ pub fn forward(vm: &dyn Vm, modern: bool) -> Result<bool, Errno> {
         }
     }
     Ok(true)
+}
+
+impl Start {
+    /// At `pc` with this x0, and the byte order that `vcpu` has now.
+    pub(crate) fn of(vcpu: &mut dyn Vcpu, pc: u64, x0: u64) -> Result<Start, Errno> {
+        let big_endian = vcpu.get_reg_u64(SCTLR_EL1)? & BIG_ENDIAN != 0;
+        Ok(Start { pc, x0, big_endian })
+    }
+}
+
+/// Resets a vCPU to where it starts.
+pub(crate) fn enter(vcpu: &mut dyn Vcpu, init: &VcpuInit, start: Start) -> Result<(), Errno> {
+    vcpu.init(init)?;
+    vcpu.set_reg_u64(RegId::PC, start.pc)?;
+    vcpu.set_reg_u64(RegId::x(0), start.x0)?;
+    if start.big_endian {
+        let sctlr = vcpu.get_reg_u64(SCTLR_EL1)?;
+        vcpu.set_reg_u64(SCTLR_EL1, sctlr | BIG_ENDIAN)?;
+    }
+    vcpu.set_mp_state(mp_state::RUNNABLE)
 }
 
 impl Power {
@@ -167,33 +193,35 @@ impl Power {
     /// On the vCPU's own thread: resets it if it was switched on.
     pub fn settle(&self, id: u32, vcpu: &mut dyn Vcpu) -> Result<(), Errno> {
         let Some(start) = self.starting(id) else { return Ok(()) };
-        vcpu.init(&self.init)?;
-        vcpu.set_reg_u64(RegId::PC, start.pc)?;
-        vcpu.set_reg_u64(RegId::x(0), start.x0)?;
-        if start.big_endian {
-            let sctlr = vcpu.get_reg_u64(SCTLR_EL1)?;
-            vcpu.set_reg_u64(SCTLR_EL1, sctlr | BIG_ENDIAN)?;
-        }
-        vcpu.set_mp_state(mp_state::RUNNABLE)
+        enter(vcpu, &self.init, start)
+    }
+
+    /// Is `id` the only vCPU that is on, or about to be?
+    pub fn others_are_off(&self, id: u32) -> bool {
+        (0u32..).zip(self.slots().iter()).all(|(n, s)| n == id || s.state == State::Off)
     }
 
     /// A forwarded call by vCPU `id`. The answer goes to x0.
     pub fn call(&self, common: &Common, id: u32, vcpu: &mut dyn Vcpu, function: u32) -> Result<(), Errno> {
         let answer = match function {
             CPU_OFF | V0_1_OFF => {
-                vcpu.set_mp_state(mp_state::STOPPED)?;
+                // First the table: who is switched on again meanwhile is kicked, and looks there before it runs.
                 if let Some(slot) = self.slots().get_mut(id as usize) {
                     slot.state = State::Off;
                 }
-                return Ok(());
+                return vcpu.set_mp_state(mp_state::STOPPED);
+            }
+            AFFINITY_INFO | AFFINITY_INFO_64 => {
+                let mask = if function == AFFINITY_INFO { u64::from(u32::MAX) } else { u64::MAX };
+                let mut arg = |n| vcpu.get_reg_u64(RegId::x(n)).map(|v| v & mask);
+                self.affinity_info(arg(1)?, arg(2)?)
             }
             CPU_ON | CPU_ON_64 | V0_1_ON => {
                 // Arguments of the 32-bit call are 32 bits wide.
                 let mask = if function == CPU_ON { u64::from(u32::MAX) } else { u64::MAX };
                 let mut arg = |n| vcpu.get_reg_u64(RegId::x(n)).map(|v| v & mask);
                 let (target, pc, x0) = (arg(1)?, arg(2)?, arg(3)?);
-                let big_endian = vcpu.get_reg_u64(SCTLR_EL1)? & BIG_ENDIAN != 0;
-                match self.switch_on(target, Start { pc, x0, big_endian }) {
+                match self.switch_on(target, Start::of(vcpu, pc, x0)?) {
                     Ok(target) => self.wake(common, target),
                     // PSCI 0.1 has no finer answers.
                     Err(ALREADY_ON | ON_PENDING | INVALID_ADDRESS) if function == V0_1_ON => {
@@ -208,6 +236,25 @@ impl Power {
             vcpu.set_reg_u64(RegId::x(n as u64), v)?;
         }
         Ok(())
+    }
+
+    /// AFFINITY_INFO (DEN0022 §5.7): the vCPUs whose affinity is `target` above the `lowest` levels, taken together.
+    fn affinity_info(&self, target: u64, lowest: u64) -> i64 {
+        const ON: i64 = 0;
+        const OFF: i64 = 1;
+        const PENDING: i64 = 2;
+        if lowest > 3 || target & !AFFINITY != 0 {
+            return INVALID_PARAMETERS;
+        }
+        let mask = AFFINITY & !((1u64 << [0, 8, 16, 32][lowest as usize]) - 1);
+        let slots = self.slots();
+        let states = slots.iter().filter(|s| s.mpidr & mask == target & mask).map(|s| match s.state {
+            State::On => ON,
+            State::Starting(_) => PENDING,
+            State::Off => OFF,
+        });
+        // One that is on decides, then one that is about to be.
+        states.min_by_key(|s| [ON, PENDING, OFF].iter().position(|o| o == s)).unwrap_or(INVALID_PARAMETERS)
     }
 
     /// CPU_ON as far as the table goes. Of two that race one wins.
@@ -298,6 +345,24 @@ mod tests {
         assert_eq!(p.starting(1), Some(ok));
         assert_eq!(p.starting(1), None);
         assert_eq!(p.switch_on(1, ok), Err(ALREADY_ON));
+    }
+
+    #[test]
+    fn affinity_info_knows_of_a_vcpu_that_starts() {
+        let mpidrs = [0x8000_0000, 0x8000_0001, 0x8000_0100, 0x8000_0101];
+        let kickers: Vec<Kicker> = mpidrs.iter().map(|_| Kicker::new(|| {})).collect();
+        let p = Power::new(&mpidrs, &kickers, 3, VcpuInit::default(), vec![RAM]);
+        let info = |target, lowest| p.affinity_info(target, lowest);
+        assert_eq!([0, 1, 0x100, 0x101].map(|t| info(t, 0)), [0, 1, 1, 1], "a disabled one is off");
+        assert_eq!(p.switch_on(0x100, at(RAM.start)), Ok(2));
+        assert_eq!([0, 1, 0x100, 0x101].map(|t| info(t, 0)), [0, 1, 2, 1]);
+        assert_eq!([info(0x1ff, 1), info(0xff, 1), info(0, 2), info(0, 3)], [2, 0, 0, 0]);
+        assert!(p.starting(2).is_some());
+        assert_eq!([info(0x100, 0), info(0x101, 1)], [0, 0]);
+        for (target, lowest) in [(2, 0), (0x200, 1), (0, 4), (1 << 24, 0), (1 << 40, 0), (1 << 32, 3)] {
+            assert_eq!(info(target, lowest), INVALID_PARAMETERS, "{target:#x}, {lowest}");
+        }
+        assert!(!p.others_are_off(0) && !p.others_are_off(2));
     }
 
     #[test]

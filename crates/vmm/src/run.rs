@@ -12,6 +12,7 @@ use crate::gate::Gate;
 use crate::gdb::{Debugger, Door, Exit};
 use crate::power::Power;
 use crate::signals::Signals;
+use crate::suspend::Suspend;
 use crate::vcpu::{Common, News, Tally, spawn};
 use crate::waker::Waker;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -102,7 +103,7 @@ fn live(
     waker: Waker,
     helpers: &Helpers<'_>,
 ) -> Result<End, Error> {
-    let Board { vcpus, bus, uart, rtc, gpio, memory, targets, debug_registers, power, .. } = board;
+    let Board { vcpus, bus, uart, rtc, gpio, memory, targets, debug_registers, power, init, .. } = board;
     let (sender, news) = channel();
     let stop = Arc::new(AtomicBool::new(false));
     let started = Arc::new(AtomicUsize::new(0));
@@ -110,6 +111,9 @@ fn live(
     let gate = Arc::new(Gate::new(paused, config.clock == Clock::Host));
     let power = power.map(Arc::new);
     let tallies: Arc<Vec<Tally>> = Arc::new(vcpus.iter().map(|_| Tally::default()).collect());
+    let kickers: Vec<Kicker> = vcpus.iter().map(|v| v.kicker()).collect();
+    let entries = memory.iter().map(|m| crate::memory::range(m)).collect();
+    let suspend = Arc::new(Suspend::new(init, entries, kickers.clone()));
     let common = Common {
         bus: Arc::new(bus),
         stop: stop.clone(),
@@ -118,10 +122,10 @@ fn live(
         targets,
         gate: gate.clone(),
         power: power.clone(),
+        suspend: suspend.clone(),
         started: started.clone(),
         tallies: tallies.clone(),
     };
-    let kickers: Vec<Kicker> = vcpus.iter().map(|v| v.kicker()).collect();
     let mut doors: Vec<Option<Door>> = vcpus.iter().map(|_| None).collect();
     let mut exit = None;
     if let Some(d) = helpers.debugger {
@@ -145,6 +149,7 @@ fn live(
             gate: gate.clone(),
             kickers: kickers.clone(),
             power: power.clone(),
+            suspend,
             tallies,
             gpio,
             gic: board.gic_version,

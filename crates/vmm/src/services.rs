@@ -107,6 +107,11 @@ pub const SERVICES: &[Service] = &[
         ],
     },
     Service {
+        name: "suspend",
+        what: "PSCI SYSTEM_SUSPEND: the guest can sleep until an interrupt wakes it, or `ulna ctl VM resume` (off unless asked for)",
+        choices: &[choice("on", &[Effect::Capability(cap::ARM_SYSTEM_SUSPEND, [0; 4])]), choice("off", &[])],
+    },
+    Service {
         name: "sdei",
         what: "events that interrupt whatever the guest does, NMIs among them (ulna's own: off unless asked for)",
         choices: &[
@@ -126,6 +131,7 @@ const CONTRADICTIONS: &[(Words, Words, &str)] = &[
     (("psci", OLD), ("pvtime", ON), FINDS),
     (("psci", OLD), ("kvm", ON), FINDS),
     (("psci", OLD), ("ptp", ON), FINDS),
+    (("psci", OLD), ("suspend", ON), "SYSTEM_SUSPEND came with PSCI 1.0"),
     (("kvm", &["off"]), ("ptp", ON), "a guest finds PTP in the list of KVM's calls"),
 ];
 const OLD: &[&str] = &["0.1", "0.2"];
@@ -326,7 +332,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_told_in_a_line() {
         for (text, says) in [
-            ("", "there is no service \"\"; there are psci, trng, pvtime, kvm, ptp, sdei"),
+            ("", "there is no service \"\"; there are psci, trng, pvtime, kvm, ptp, suspend, sdei"),
             ("acpi=on", "there is no service \"acpi\""),
             ("psci", "psci is one of 0.1|0.2|1.0|1.1|1.2|1.3, not \"\""),
             ("psci=2.0", "not \"2.0\""),
@@ -336,6 +342,10 @@ mod tests {
             (
                 "pvtime=on,psci=0.2",
                 "psci=0.2 and pvtime=on contradict each other: a guest finds such services",
+            ),
+            (
+                "suspend=on,psci=0.1",
+                "psci=0.1 and suspend=on contradict each other: SYSTEM_SUSPEND came with PSCI 1.0",
             ),
             ("sdei=2.0", "sdei is one of 1.0|1.1|off, not \"2.0\""),
             ("psci=1.1,,trng=on", "there is no service \"\""),

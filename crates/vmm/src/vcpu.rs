@@ -6,11 +6,15 @@ use crate::gate::Gate;
 use crate::gdb::{Came, Door};
 use crate::power::{self, Power};
 use crate::services::{Target, answer};
+use crate::suspend::Suspend;
 use crate::waker::Waker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use ulna_kvm_backend::abi::exit::{SYSTEM_EVENT_RESET, SYSTEM_EVENT_SHUTDOWN};
+use ulna_kvm_backend::abi::exit::{
+    SYSTEM_EVENT_RESET, SYSTEM_EVENT_SHUTDOWN, SYSTEM_EVENT_SHUTDOWN_FLAG_PSCI_OFF2, SYSTEM_EVENT_SUSPEND,
+    SYSTEM_EVENT_WAKEUP,
+};
 use ulna_kvm_backend::{Errno, RegId, Vcpu, VcpuExit};
 
 /// What a vCPU's thread has to say.
@@ -47,6 +51,8 @@ pub struct Common {
     pub gate: Arc<Gate>,
     /// Which vCPUs may be on, where KVM leaves that to the VMM.
     pub power: Option<Arc<Power>>,
+    /// Whether the guest sleeps.
+    pub suspend: Arc<Suspend>,
     /// Threads there ever were.
     pub started: Arc<AtomicUsize>,
     /// What each vCPU has done.
@@ -160,6 +166,7 @@ fn stop_by(vcpu: &mut dyn Vcpu, common: &Common, id: u32, door: Option<&Door>) -
     if let Some(power) = &common.power {
         power.settle(id, vcpu)?;
     }
+    common.suspend.settle(id, vcpu)?;
     Ok(true)
 }
 
@@ -198,7 +205,22 @@ fn run(vcpu: &mut dyn Vcpu, common: &Common, id: u32, door: Option<&Door>) -> Op
                     break e;
                 }
             }
-            Ok(VcpuExit::SystemEvent(SYSTEM_EVENT_SHUTDOWN, _)) => return Some(News::Off),
+            Ok(VcpuExit::SystemEvent(SYSTEM_EVENT_SHUTDOWN, data)) => {
+                if data.first().is_some_and(|flags| flags & SYSTEM_EVENT_SHUTDOWN_FLAG_PSCI_OFF2 != 0) {
+                    tracing::info!("the guest hibernates");
+                }
+                return Some(News::Off);
+            }
+            Ok(VcpuExit::SystemEvent(SYSTEM_EVENT_SUSPEND, _)) => {
+                if let Err(e) = common.suspend.begin(common.power.as_deref(), id, vcpu) {
+                    break e;
+                }
+            }
+            Ok(VcpuExit::SystemEvent(SYSTEM_EVENT_WAKEUP, _)) => {
+                if let Err(e) = common.suspend.end(vcpu) {
+                    break e;
+                }
+            }
             Ok(VcpuExit::SystemEvent(SYSTEM_EVENT_RESET, _)) => return Some(News::Reset),
             Ok(VcpuExit::SystemEvent(kind, data)) => {
                 return Some(News::Crash(format!("The guest crashed: system event {kind}, data {data:x?}")));

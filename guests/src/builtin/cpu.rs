@@ -19,8 +19,8 @@ pub fn emit(asm: &mut Asm) {
         ; str x20, [x19, slot::DONE]
         ; dsb sy
         ; sev
-        ; movz x0, 0x8400, lsl 16
-        ; movk x0, 2
+        ; adr x0, ->shared
+        ; ldr x0, [x0, shared::CPU_OFF]
         ; hvc 0
         // CPU_OFF does not come back.
         ; b ->unexpected

@@ -78,6 +78,20 @@ fn start(asm: &mut Asm) {
         ; mov x19, x0
         ; bl ->cpu_setup
         ; bl ->uart_init
+        // PSCI_VERSION: not supported is PSCI 0.1, which has KVM's own identifiers, as the device tree says, too.
+        ; movz x20, 0xc400, lsl 16
+        ; movk x20, 3
+        ; movz x21, 0x8400, lsl 16
+        ; movk x21, 2
+        ; movz x0, 0x8400, lsl 16
+        ; hvc 0
+        ; tbz w0, 31, >modern
+        ; movz x20, 0x95c1, lsl 16
+        ; movk x20, 0xba60
+        ; sub x21, x20, 1
+        ; modern:
+        ; str x20, [x26, shared::CPU_ON]
+        ; str x21, [x26, shared::CPU_OFF]
     );
     say(asm, "ulna built-in guest\r\n");
 }
@@ -377,8 +391,7 @@ fn cpus(asm: &mut Asm) {
     dynasm!(ops
         ; .arch aarch64
         // CPU_ON: target, entry, context.
-        ; movz x0, 0xc400, lsl 16
-        ; movk x0, 3
+        ; ldr x0, [x26, shared::CPU_ON]
         ; mov x1, x24
         ; adr x2, ->secondary
         ; mov x3, x23
@@ -459,7 +472,23 @@ fn cpus(asm: &mut Asm) {
         ; ldr x0, [x26, shared::FAILED]
         ; cbnz x0, >failed
     );
-    say(asm, "all is well; powering off\r\n");
+    say(asm, "all is well; ");
+    let ops = &mut asm.ops;
+    dynasm!(ops
+        ; .arch aarch64
+        ; ldr x0, [x26, shared::CPU_OFF]
+        ; lsr x0, x0, 24
+        ; cmp x0, 0x84
+        ; b.eq >can
+    );
+    say(asm, "PSCI 0.1 cannot power off, so stop this machine\r\n");
+    let ops = &mut asm.ops;
+    dynasm!(ops
+        ; .arch aarch64
+        ; b ->power_off
+        ; can:
+    );
+    say(asm, "powering off\r\n");
     let ops = &mut asm.ops;
     dynasm!(ops
         ; .arch aarch64

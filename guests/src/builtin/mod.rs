@@ -60,6 +60,9 @@ mod shared {
     pub const RAN: u32 = 32;
     /// MIDR_EL1 of the first CPU.
     pub const MIDR: u32 = 40;
+    /// Identifiers of PSCI's CPU_ON and CPU_OFF.
+    pub const CPU_ON: u32 = 48;
+    pub const CPU_OFF: u32 = 56;
     /// Affinities of all CPUs from the device tree.
     pub const LIST: u32 = 64;
     pub const MAX_CPUS: u32 = 512;

@@ -35,7 +35,7 @@ enum What {
     Info,
     /// Stop all its vCPUs and its guest's clock
     Pause,
-    /// Let them go on
+    /// Let them go on, or wake a guest that sleeps
     Resume,
     /// End it now, or press its power key
     Stop(HowToStop),
@@ -186,6 +186,7 @@ fn state(s: RunState) -> &'static str {
         RunState::Starting => "starting",
         RunState::Running => "running",
         RunState::Paused => "paused",
+        RunState::Suspended => "suspended",
     }
 }
 

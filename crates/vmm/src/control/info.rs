@@ -16,6 +16,8 @@ pub enum RunState {
     Running,
     /// It does not.
     Paused,
+    /// The guest sleeps (PSCI SYSTEM_SUSPEND) until an interrupt or a resume wakes it.
+    Suspended,
 }
 
 /// How far a vCPU is.
@@ -107,6 +109,7 @@ impl Machine {
         let state = match (&life, paused) {
             (None, _) => RunState::Starting,
             (Some(_), true) => RunState::Paused,
+            (Some(life), false) if life.suspend.is_suspended() => RunState::Suspended,
             (Some(_), false) => RunState::Running,
         };
         Info {

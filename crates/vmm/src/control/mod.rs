@@ -18,6 +18,7 @@ use crate::config::{Clock, Config};
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::power::Power;
+use crate::suspend::Suspend;
 use crate::vcpu::Tally;
 use crate::waker::Waker;
 use server::Server;
@@ -65,6 +66,7 @@ pub(crate) struct Life {
     pub gate: Arc<Gate>,
     pub kickers: Vec<Kicker>,
     pub power: Option<Arc<Power>>,
+    pub suspend: Arc<Suspend>,
     pub tallies: Arc<Vec<Tally>>,
     pub gpio: Shared<Gpio>,
     /// Version of the interrupt controller.
@@ -123,15 +125,17 @@ impl Machine {
         life.gate.close(kick, PATIENCE).inspect_err(|_| self.state().paused = false)
     }
 
+    /// Ends a pause; without one, wakes a guest that sleeps.
     fn resume(&self) {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let life = {
+        let (life, paused) = {
             let mut s = self.state();
-            s.paused = false;
-            s.life.clone()
+            (s.life.clone(), std::mem::take(&mut s.paused))
         };
-        if let Some(life) = life {
-            life.gate.open();
+        match life {
+            Some(life) if paused => life.gate.open(),
+            Some(life) => drop(life.suspend.wake()),
+            None => {}
         }
     }
 

@@ -126,10 +126,12 @@ fn life(count: u32) -> Life {
     let mpidrs: Vec<u64> = (0..count.into()).collect();
     let kickers: Vec<Kicker> = mpidrs.iter().map(|_| Kicker::new(|| {})).collect();
     let power = Power::new(&mpidrs, &kickers, 1, Default::default(), vec![]);
+    let suspend = Suspend::new(Default::default(), vec![], kickers.clone());
     Life {
         gate: Arc::new(Gate::new(false, true)),
         kickers,
         power: Some(Arc::new(power)),
+        suspend: Arc::new(suspend),
         tallies: Arc::new(mpidrs.iter().map(|_| Tally::default()).collect()),
         gpio: Arc::new(Mutex::new(Gpio::new(Arc::new(Nowhere)))),
         gic: 3,
