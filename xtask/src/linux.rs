@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::services;
+
 /// Options of `linux`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -67,9 +69,10 @@ pub fn run(a: &Args) -> Result<()> {
     story("vCPUs that are enabled while it runs", &|| hotplug(a))?;
     story("a pause that the guest does not see", &|| pause(a))?;
     story("the PMU: counters and their interrupt", &|| pmu(a))?;
-    story("hypercall services come and go", &|| services(a))?;
-    story("CPUs of two kinds by name", &|| identities(a))?;
-    story("stolen time is told", &|| stolen_time(a))?;
+    story("hypercall services come and go", &|| services::on_and_off(a))?;
+    story("CPUs of two kinds by name", &|| services::identities(a))?;
+    story("stolen time is told", &|| services::stolen_time(a))?;
+    story("it sleeps until it is woken", &|| services::sleep(a))?;
     story("a disk: files both ways, fsck clean", &|| disk(a))?;
     if !a.no_net {
         story("the network: a file from a server on loopback", &|| network(a))?;
@@ -144,8 +147,8 @@ impl Guest {
         }
     }
 
-    /// Types a line that no shell of Linux reads.
-    fn type_line(&mut self, line: &str) -> Result<()> {
+    /// Types a line whose answer is not waited for.
+    pub fn type_line(&mut self, line: &str) -> Result<()> {
         let stdin = self.child.stdin.as_mut().context("stdin")?;
         Ok(stdin.write_all(format!("{line}\r").as_bytes())?)
     }
@@ -300,8 +303,13 @@ fn ctl(a: &Args, args: &[&str]) -> Result<std::result::Result<(), String>> {
     Ok(if out.status.success() { Ok(()) } else { Err(refused()) })
 }
 
+/// What `ulna ctl` prints.
+pub fn ctl_output(a: &Args, args: &[&str]) -> Result<String> {
+    services::printed(&a.ulna, args)
+}
+
 /// Done by `ulna ctl`.
-fn told(a: &Args, args: &[&str]) -> Result<()> {
+pub fn told(a: &Args, args: &[&str]) -> Result<()> {
     ctl(a, args)?.map_err(|e| anyhow::anyhow!("ulna ctl {args:?}: {e}"))
 }
 
@@ -366,87 +374,6 @@ fn pmu(a: &Args) -> Result<()> {
     let cpus = g.shell("cat /sys/bus/event_source/devices/armv8_pmuv3*/cpus")?;
     ensure!(cpus.trim() == "0-1", "the PMU is of the vCPUs {:?}", cpus.trim());
     power_off(&mut g)
-}
-
-/// Each service on and off, as the kernel's log and /sys show it.
-fn services(a: &Args) -> Result<()> {
-    let looks = "dmesg | grep -i 'psci\\|smccc\\|arm-pv\\|ptp'; cat /sys/class/ptp/*/clock_name; ls /dev/ptp*; \
-                 cat /sys/class/misc/hw_random/rng_available; grep ^cpu0 /proc/stat";
-    let see = |services: &str| -> Result<String> {
-        let more = if services.is_empty() { vec![] } else { vec!["--services", services] };
-        let mut g = Guest::start(a, "shell", &[&["--memory", "512M"][..], &more].concat())?;
-        g.wait("# ", 90)?;
-        let text = g.shell(looks)?;
-        if services != "psci=0.1" {
-            power_off(&mut g)?;
-        }
-        Ok(text)
-    };
-    // Services, what is there, what is not.
-    let cases: [(&str, &[&str], &[&str]); 5] = [
-        ("", &["PSCIv1.1 detected", "KVM virtual PTP", "/dev/ptp0", "smccc_trng"], &["arm-pv:"]),
-        (
-            "psci=1.3,trng=on,pvtime=on,ptp=on",
-            &["PSCIv1.3 detected", "KVM virtual PTP", "smccc_trng", "arm-pv: using stolen time PV"],
-            &[],
-        ),
-        (
-            "psci=1.0,trng=off,pvtime=off,ptp=off",
-            &["PSCIv1.0 detected"],
-            &["KVM virtual PTP", "smccc_trng", "arm-pv:"],
-        ),
-        ("psci=0.2", &["PSCIv0.2 detected"], &["KVM virtual PTP", "smccc_trng", "SMC Calling Convention"]),
-        ("psci=0.1", &["Using PSCI v0.1 Function IDs from DT"], &["detected in firmware"]),
-    ];
-    for (services, there, absent) in cases {
-        let text = see(services)?;
-        for t in there {
-            ensure!(text.contains(t), "--services {services}: no {t:?} in\n{text}");
-        }
-        for t in absent {
-            ensure!(!text.contains(t), "--services {services}: {t:?} in\n{text}");
-        }
-    }
-    Ok(())
-}
-
-/// H9: two MIDRs in Linux's sysfs, and one set of features.
-fn identities(a: &Args) -> Result<()> {
-    let more = ["--cpus", "4", "--memory", "512M", "--identity", "a72:2,a53:2"];
-    let mut g = Guest::start(a, "shell", &more)?;
-    g.wait("# ", 90)?;
-    let midrs = g.shell("cat /sys/devices/system/cpu/cpu[0-3]/regs/identification/midr_el1")?;
-    let want = ["0x00000000410fd083", "0x00000000410fd083", "0x00000000410fd034", "0x00000000410fd034"];
-    ensure!(midrs.split_whitespace().eq(want), "MIDRs: {midrs}");
-    let features = g.shell(
-        "grep ^Features /proc/cpuinfo | sort -u | wc -l; grep 'CPU part' /proc/cpuinfo | sort -u | wc -l",
-    )?;
-    ensure!(features.split_whitespace().eq(["1", "2"]), "kinds of features, of CPUs: {features}");
-    let log = g.shell("dmesg | grep -c 'SANITY CHECK\\|Unsupported CPU feature'")?;
-    ensure!(log.trim() == "0", "Linux finds CPUs that do not fit together");
-    power_off(&mut g)
-}
-
-/// More busy vCPUs than the host has CPUs: the guest is told what they lack.
-fn stolen_time(a: &Args) -> Result<()> {
-    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get()) * 2;
-    let mut stolen = [0; 2];
-    for (n, word) in ["on", "off"].into_iter().enumerate() {
-        let services = format!("pvtime={word}");
-        let cpus = cpus.to_string();
-        let more = ["--memory", "512M", "--cpus", &cpus, "--services", &services];
-        let mut g = Guest::start(a, "shell", &more)?;
-        g.wait("# ", 90)?;
-        let busy = format!(
-            "for i in $(seq {cpus}); do (while :; do :; done) & done; sleep 4; grep '^cpu ' /proc/stat"
-        );
-        let text = g.shell(&busy)?;
-        let line = text.lines().find(|l| l.starts_with("cpu ")).context("no cpu line in /proc/stat")?;
-        stolen[n] = line.split_whitespace().nth(8).context("no steal time")?.parse::<u64>()?;
-        power_off(&mut g)?;
-    }
-    ensure!(stolen[0] > 20 && stolen[1] == 0, "stolen on and off, in 1/100 s: {stolen:?}");
-    Ok(())
 }
 
 /// Has the guest end.

@@ -14,6 +14,7 @@ mod linux;
 mod reference;
 mod sdei;
 mod selftests;
+mod services;
 mod shim;
 mod stress;
 mod walls;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::linux::{self, Guest};
+use crate::services;
 
 /// Options of `sdei`.
 #[derive(clap::Args)]
@@ -203,7 +204,7 @@ fn hang(g: &mut Guest, how: &str, event: &str, cpus: u32, times: u32, on: &Atomi
 fn client(a: &Args, l: &linux::Args) -> Result<()> {
     let name = format!("{}-{}", a.name, std::process::id());
     let cpus = a.cpus.to_string();
-    let more = ["--cpus", &cpus, "--memory", "512M", "--services", "sdei=1.1", "--name", &name];
+    let more = ["--cpus", &cpus, "--memory", "512M", "--services", "sdei=1.1,suspend=on", "--name", &name];
     let mut g = Guest::start(l, "shell", &more)?;
     g.wait("# ", 120)?;
     let log = g.shell("insmod /ulna_sdei.ko; dmesg | grep -i sdei")?;
@@ -244,6 +245,13 @@ fn client(a: &Args, l: &linux::Args) -> Result<()> {
             hang(&mut g, "signal", "0", a.cpus, 1, &nobody)?;
             hang(&mut g, "nmi", "40756c00", a.cpus, 1, &target)?;
             println!("sdei:   after hotplug of {} CPUs: again on each", a.cpus - 1);
+            // The first CPU's events are not registered anew: they outlive its sleep.
+            services::fall_asleep(&mut g, l, &name)?;
+            linux::told(l, &[&name, "resume"])?;
+            g.wait("awake", 30)?;
+            hang(&mut g, "signal", "0", a.cpus, 1, &nobody)?;
+            hang(&mut g, "nmi", "40756c00", a.cpus, 1, &target)?;
+            println!("sdei:   after the system slept: again on each CPU");
             let log = g.shell("busybox rmmod ulna_sdei; dmesg | tail -n 40")?;
             ensure!(log.contains("ulna-sdei: gone"), "the client does not go:\n{log}");
             ensure!(!log.contains("BUG") && !log.contains("WARNING"), "Linux complains:\n{log}");

@@ -106,8 +106,8 @@ impl Suspend {
     }
 }
 
-/// What SDEI keeps over the suspension, though the vCPU is reset: everything, and the PE is masked when it wakes (DEN0054
-/// §4.3; TF-A does so).
+/// What SDEI keeps over the suspension, though the vCPU is reset: everything, and the PE is masked when it wakes, as after
+/// every power-down that is woken from (TF-A does the same).
 fn saved_events(vcpu: &mut dyn Vcpu) -> Result<Vec<(RegId, Vec<u8>)>, Errno> {
     let ids = vcpu.reg_list()?.into_iter().filter(is_sdei_of_vcpu);
     let mut saved = Vec::new();
