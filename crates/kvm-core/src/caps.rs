@@ -93,7 +93,8 @@ fn has_het_identity(config: &KvmConfig) -> bool {
 fn common(config: &KvmConfig, n: u32) -> i32 {
     let machine = || Machine::new(&config.profile, config.policy, VcpuFeatures::NONE);
     let feature = |bit: u32| i32::from(machine().supported_vcpu_features().bits() >> bit & 1 != 0);
-    let gic = config.profile.gic.v2 || config.profile.gic.v3();
+    let gic = config.gic();
+    let gic = gic.v2 || gic.v3;
     match n {
         cap::IRQCHIP => i32::from(gic),
         cap::USER_MEMORY

@@ -48,10 +48,10 @@ fn level_kind(attr: u64) -> u64 {
 impl Vm {
     /// KVM_CREATE_DEVICE with KVM_CREATE_DEVICE_TEST: could the host make one of this type?
     pub fn supports_device(&self, kind: u32) -> bool {
-        let gic = &self.0.config.profile.gic;
+        let gic = self.0.config.gic();
         match kind {
             TYPE_ARM_VGIC_V2 => gic.v2,
-            TYPE_ARM_VGIC_V3 | TYPE_ARM_VGIC_ITS => gic.v3(),
+            TYPE_ARM_VGIC_V3 | TYPE_ARM_VGIC_ITS => gic.v3,
             TYPE_VFIO => true,
             _ => false,
         }
@@ -60,8 +60,8 @@ impl Vm {
     /// KVM_CREATE_IRQCHIP: a GICv2.
     pub fn create_irqchip(&self) -> Result<()> {
         self.0.check_alive()?;
-        let gic = &self.0.config.profile.gic;
-        if !gic.v2 && !gic.v3() {
+        let gic = self.0.config.gic();
+        if !gic.v2 && !gic.v3 {
             return Err(Errno::ENXIO.because("the host has no interrupt controller for guests"));
         }
         self.create_device(TYPE_ARM_VGIC_V2).map(drop)
@@ -76,8 +76,8 @@ impl Vm {
                 .because("device {}: only the GICv2 (0) is placed by this request")
                 .value(device));
         }
-        let gic = &self.0.config.profile.gic;
-        if !gic.v2 && !gic.v3() {
+        let gic = self.0.config.gic();
+        if !gic.v2 && !gic.v3 {
             return Err(Errno::ENXIO.because("the host has no interrupt controller for guests"));
         }
         if !matches!(kind, V2_ADDR_TYPE_DIST | V2_ADDR_TYPE_CPU) || !self.0.setup().is_v2() {
@@ -95,7 +95,7 @@ pub struct Device {
 
 impl Device {
     pub(crate) fn create(vm: Arc<VmInner>, kind: u32) -> Result<Device> {
-        let gic = &vm.config.profile.gic;
+        let gic = vm.config.gic();
         let vcpus = vm.vcpus().len();
         let busy = vm.any_vcpu_runs();
         let mut s = vm.setup();
@@ -121,11 +121,11 @@ impl Device {
                 controller(&mut s, Version::V2, ulna_vgic::MAX_VCPUS_V2)?;
                 Kind::VgicV2
             }
-            TYPE_ARM_VGIC_V3 if gic.v3() => {
+            TYPE_ARM_VGIC_V3 if gic.v3 => {
                 controller(&mut s, Version::V3, ulna_vgic::MAX_VCPUS)?;
                 Kind::VgicV3
             }
-            TYPE_ARM_VGIC_ITS if gic.v3() => {
+            TYPE_ARM_VGIC_ITS if gic.v3 => {
                 // VMMs create it after the GIC was initialised as well as before. With a GICv2 it is of no use.
                 vm.with_gic(|g| g.gic.add_its(Its::new()));
                 s.its.push(ItsSetup { base: None, its: Its::new() });

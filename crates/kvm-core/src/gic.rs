@@ -379,12 +379,12 @@ impl VmInner {
             return Ok(());
         }
         let version = setup.version.ok_or(Errno::ENXIO.because("the VM has no interrupt controller"))?;
-        let host = &self.config.profile.gic;
+        let host = self.config.gic();
         let nr_irqs = *setup.nr_irqs.get_or_insert(DEFAULT_NR_IRQS);
         let affinities = vcpus.iter().map(|v| Affinity(v.affinity.load(Ordering::SeqCst))).collect();
         let mut c = GicConfig::new(version, affinities, nr_irqs);
         c.vcpu_ids = vcpus.iter().map(|v| v.id as u16).collect();
-        c.pri_bits = host.priority_bits.clamp(5, 7);
+        c.pri_bits = host.priority_bits;
         c.id_bits = host.id_bits;
         (c.seis, c.a3v) = (host.seis, host.a3v);
         // An ITS in a VM with a GICv2 stays on its own.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use ulna_arm_cpu::{Engine, EngineOptions};
 use ulna_kvm_abi::Errno;
-use ulna_machine::{Machine, Policy, VcpuFeatures};
-use ulna_profile::{KernelLevel, Profile};
+use ulna_machine::{GicLimits, Machine, Policy, VcpuFeatures};
+use ulna_profile::Profile;
 
 use crate::Result;
 use crate::clock::ClockKind;
@@ -33,9 +33,9 @@ pub struct KvmConfig {
 }
 
 impl KvmConfig {
-    /// Are the rules those of this kernel or a newer one?
-    pub(crate) fn since(&self, major: u16, minor: u16) -> bool {
-        self.profile.kernel >= KernelLevel { major, minor }
+    /// The interrupt controllers that VMs can have.
+    pub(crate) fn gic(&self) -> GicLimits {
+        GicLimits::of(&self.profile, self.policy)
     }
 }
 

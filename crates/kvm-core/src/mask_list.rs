@@ -6,7 +6,8 @@
 
 use ulna_arm_cpu::SysReg;
 use ulna_kvm_abi::RegId;
-use ulna_machine::{Machine, Policy};
+use ulna_machine::rules::FREQUENCIES;
+use ulna_machine::{Machine, Policy, VmTraits};
 
 use crate::firmware::sdei;
 use crate::vm::Vm;
@@ -62,10 +63,6 @@ const GICD_IIDR: u64 = 8;
 const REVISION: u32 = 12;
 /// The newest revision of KVM's distributor.
 const NEWEST_REVISION: u64 = 3;
-
-/// Frequencies that a guest's counter can have under [`Policy::Soft`]: the architecture wants at least 1 MHz (Arm ARM
-/// D12.1.1).
-pub(crate) const FREQUENCIES: std::ops::RangeInclusive<u64> = 1_000_000..=1_000_000_000;
 
 impl Vm {
     /// The list of this VM: of its vCPUs' features once they are agreed on, else of all that there can be.
@@ -140,5 +137,14 @@ impl crate::vm::VmInner {
     /// A software CPU counts at any rate; where hardware is played the rate is the hardware's.
     pub fn frequency_is_writable(&self) -> bool {
         self.config.policy == Policy::Soft && !self.config.strict
+    }
+
+    /// What the VMM decided before there were vCPUs, as far as registers depend on it.
+    pub fn traits(&self) -> VmTraits {
+        VmTraits {
+            identity: self.identity_is_writable(),
+            sdei: self.firmware.sdei.get().is_some(),
+            strict: self.config.strict,
+        }
     }
 }

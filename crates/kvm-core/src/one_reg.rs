@@ -9,16 +9,23 @@ use ulna_kvm_abi::reg::{
 };
 use ulna_kvm_abi::{Errno, RegId, private};
 use ulna_machine::CSSELR_MAX;
+use ulna_machine::rules::{IDENTITY, pstate_ok};
 use ulna_vgic::timer;
 
 use crate::Result;
 use crate::firmware::sdei;
 use crate::vcpu::Vcpu;
 use crate::vm::is_vm_wide;
-use crate::vm_regs::{IDENTITY, check_identity, identity_mask};
+use crate::vm_regs::check_identity;
 use crate::why;
 
 const NO_SVE: Errno = Errno::ENOENT.because("the vCPU has no SVE");
+
+/// A write that the rules of all registers refuse.
+pub(crate) fn refusal(r: ulna_machine::Refusal) -> Errno {
+    let e = Errno::EINVAL.because("{x}: the host offers {x} ({n})");
+    e.names([r.rule.map_or("", |r| r.name()), ""]).values([r.have as u64, r.limit as u64])
+}
 
 /// A write to an ID register that the machine refuses.
 pub(crate) fn refused(r: ulna_machine::Refused) -> Errno {
@@ -106,13 +113,7 @@ impl Vcpu {
             GROUP_DEMUX => {
                 let n = self.ccsidr_entry(id)?;
                 let m = self.check_initialised()?;
-                // No line may be smaller than the host's smallest.
-                if v & 7 < m.ccsidr(n as u64) & 7 || !m.ccsidr_writable() && v != m.ccsidr(n as u64) {
-                    let e = Errno::EINVAL
-                        .because("CCSIDR_EL1 {x}: the host has {x}, and lines cannot be smaller");
-                    return Err(e.values([v, m.ccsidr(n as u64).into()]));
-                }
-                self.cpu.ccsidr[n] = v & 0xffff_ffff;
+                self.cpu.ccsidr[n] = m.check_ccsidr(n as u16, v).map_err(refusal)?;
                 Ok(())
             }
             GROUP_FW | GROUP_FW_FEAT => self.vm.set_firmware_reg(self.initialised()?, id, v),
@@ -126,19 +127,7 @@ impl Vcpu {
     /// KVM_GET_REG_LIST, in KVM's order.
     pub fn reg_list(&mut self) -> Result<Vec<RegId>> {
         let m = self.check_initialised()?;
-        let mut l: Vec<RegId> = (0..31).map(RegId::x).collect();
-        l.extend([RegId::SP, RegId::PC, RegId::PSTATE, RegId::SP_EL1, RegId::ELR_EL1]);
-        l.extend((0..5).map(RegId::spsr));
-        l.extend((0..32).map(RegId::v));
-        l.extend([RegId::FPSR, RegId::FPCR]);
-        l.extend(self.vm.firmware_regs());
-        l.extend([timer_id::CNTV_CTL, timer_id::CNTVCT, timer_id::CNTV_CVAL].map(RegId::sysreg));
-        l.push(RegId::sysreg(timer_id::CNTP_CTL));
-        // The physical count has an id since Linux 6.4.
-        l.extend(m.kernel_since(6, 4).then_some(RegId::sysreg(timer_id::CNTPCT)));
-        l.push(RegId::sysreg(timer_id::CNTP_CVAL));
-        l.extend(m.reg_list().into_iter().map(|r| RegId::sysreg(r.code())));
-        l.extend((0..m.ccsidr_entries()).map(RegId::ccsidr));
+        let mut l = m.ids(self.vm.traits());
         l.extend(self.vm.sdei_list());
         if self.vm.tagging.load(Ordering::SeqCst) {
             l.iter_mut().for_each(|id| *id = self.vm.tagged(&m, *id));
@@ -192,11 +181,11 @@ impl Vcpu {
         let m = self.check_initialised()?;
         let r = self.listed(enc)?;
         if !self.is_the_vms(r) {
-            if let (Some(mask), true) = (identity_mask(r), self.vm.het_identity.load(Ordering::SeqCst)) {
+            if IDENTITY.contains(&r) && self.vm.het_identity.load(Ordering::SeqCst) {
                 // The lock keeps the first run out between the check and the write.
                 let _configuration = self.vm.id_values();
                 let started = self.vm.started.load(Ordering::SeqCst);
-                let v = check_identity(self.cpu.state.sys(r), v, mask, started)?;
+                let v = check_identity(&m, r, self.cpu.state.sys(r), v, started)?;
                 self.cpu.state.set_sys(r, v);
                 return Ok(());
             }
@@ -257,8 +246,7 @@ impl Vcpu {
         let i = id.index();
         let size = id.size();
         if (i, size) == (66, 8) {
-            // Only AArch64 EL0t, EL1t and EL1h.
-            if !matches!(v as u32 & 0x1f, 0 | 4 | 5) {
+            if !pstate_ok(v as u64) {
                 return Err(Errno::EINVAL
                     .because("PSTATE {x}: the vCPU has the modes EL0t, EL1t and EL1h")
                     .value(v as u64));

@@ -11,6 +11,7 @@ use ulna_arm_cpu::shared::VmShared;
 use ulna_arm_cpu::{Irregular, SysReg};
 use ulna_arm_regs::row::Storage;
 use ulna_kvm_abi::{Errno, MAX_VCPUS, SmcccFilter, VcpuInit, device, private};
+use ulna_machine::rules::{IDENTITY, identity_mask};
 use ulna_machine::{Machine, VcpuFeatures};
 use ulna_profile::Profile;
 
@@ -27,7 +28,7 @@ use crate::routing::Routing;
 use crate::shared::Shared;
 use crate::timers::TimerThread;
 use crate::vcpu::Vcpu;
-use crate::vm_regs::{IDENTITY, has_imp_ids, identity_mask};
+use crate::vm_regs::has_imp_ids;
 use crate::why;
 
 /// PPIs of the EL1 virtual, EL1 physical, EL2 virtual and EL2 physical timer, as KVM wires them by default.

@@ -3,20 +3,23 @@
 //! Their values are stored once, so vCPUs cannot disagree. The configuration lock ([`VmInner::id_values`]) makes the
 //! checks of a write and the write one step, and excludes the first run.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ulna_arm_cpu::SysReg;
 use ulna_arm_cpu::cpu::Clock;
 use ulna_arm_regs::id::in_id_space;
 use ulna_kvm_abi::reg::{ARM64, GROUP_FW, GROUP_FW_FEAT, GROUP_SDEI, GROUP_SYSREG};
-use ulna_kvm_abi::{Errno, RegId, private, vcpu_feature};
-use ulna_machine::{Machine, VcpuFeatures};
+use ulna_kvm_abi::{Errno, RegId, private};
+use ulna_machine::catalog::Firmware;
+use ulna_machine::firmware::{FIRMWARE, FirmwareRow, FirmwareRule};
+use ulna_machine::rules::{IDENTITY, offers_identity};
+use ulna_machine::{Machine, Policy, VcpuFeatures};
 
 use crate::Result;
-use crate::firmware::{self, psci, smccc};
+use crate::firmware::smccc;
 use crate::kvm::KvmConfig;
-use crate::mask_list::FREQUENCIES;
-use crate::one_reg::refused;
+use crate::one_reg::{refusal, refused};
 use crate::vm::{Vm, VmInner, is_vm_wide};
 use crate::why;
 
@@ -24,99 +27,22 @@ use crate::why;
 pub(crate) const CNTVCT: u16 = 0xdf1a;
 pub(crate) const CNTPCT: u16 = 0xdf01;
 
-/// Implementation ids: VM-scoped once KVM_CAP_ARM_WRITABLE_IMP_ID_REGS was enabled.
-pub(crate) const IDENTITY: [SysReg; 3] = [SysReg::MIDR_EL1, SysReg::REVIDR_EL1, SysReg::AIDR_EL1];
-
-/// Bits of an implementation id that mean something: what may be written where it may be written at all.
-pub(crate) fn identity_mask(r: SysReg) -> Option<u64> {
-    match r {
-        SysReg::MIDR_EL1 => Some(0xffff_ffff),
-        _ if IDENTITY.contains(&r) => Some(u64::MAX),
-        _ => None,
-    }
-}
-
 /// The value of an implementation id after `v` was written: until the VM has started any that has meaning.
-pub(crate) fn check_identity(now: u64, v: u64, mask: u64, started: bool) -> Result<u64> {
+pub(crate) fn check_identity(m: &Machine, r: SysReg, now: u64, v: u64, started: bool) -> Result<u64> {
     match v {
         _ if v == now => Ok(v),
         _ if started => Err(why::STARTED),
-        _ if v & !mask != 0 => Err(Errno::EINVAL
-            .because("{x} has bits beyond {x}, which mean nothing in this register")
-            .values([v, mask])),
-        _ => Ok(v),
+        _ => m.check_identity(r, v).map_err(refusal),
     }
 }
 
 const STRICT: Errno = Errno::EINVAL.because("a VM of Linux's KVM has no such request");
 
-/// Is this kernel or this VM one in which the register shows?
-type Shown = fn(&VmInner) -> bool;
-
-/// A firmware pseudo-register.
-pub(crate) struct FirmwareReg {
-    id: RegId,
-    /// A stream of registers may leave it out where it has this value.
-    neutral: Option<u64>,
-    shown: Shown,
-    store: Store,
-}
-
-/// Where its value is, and the rule of a write.
-enum Store {
-    /// One of a few values, at any time.
-    PsciVersion,
-    /// A level that the host reaches is accepted and not stored.
-    HostLevel(u64),
-    /// A subset of these bits, until the first run.
-    Bitmap(u64, fn(&firmware::Firmware) -> &AtomicU64),
-}
-
-const fn bitmap(
-    n: u64,
-    bits: u64,
-    neutral: Option<u64>,
-    shown: Shown,
-    of: fn(&firmware::Firmware) -> &AtomicU64,
-) -> FirmwareReg {
-    FirmwareReg { id: RegId::fw_feat(n), neutral, shown, store: Store::Bitmap(bits, of) }
-}
-
-const fn level(n: u64) -> FirmwareReg {
-    FirmwareReg { id: RegId::fw(n), neutral: None, shown: always, store: Store::HostLevel(n) }
-}
-
-fn always(_: &VmInner) -> bool {
-    true
-}
-
-/// Services are chosen since Linux 5.19.
-fn services(vm: &VmInner) -> bool {
-    vm.config.since(5, 19)
-}
-
-/// VENDOR_HYP_BMAP_2: as soon as the kernel has it in strict mode; else once the VMM has shown that it knows of errata
-/// lists, because a register that is listed unasked keeps guests from moving to older kernels.
-fn errata_lists(vm: &VmInner) -> bool {
-    if vm.config.strict { has_imp_ids(&vm.config) } else { vm.identity_is_writable() }
-}
-
-/// KVM_CAP_ARM_WRITABLE_IMP_ID_REGS and errata discovery came with Linux 6.15.
+/// KVM_CAP_ARM_WRITABLE_IMP_ID_REGS is there.
 pub(crate) fn has_imp_ids(config: &KvmConfig) -> bool {
-    config.since(6, 15)
+    let k = config.profile.kernel;
+    offers_identity((k.major, k.minor), config.policy, config.strict)
 }
-
-/// All of them, in the order of KVM_GET_REG_LIST.
-pub(crate) const FIRMWARE: &[FirmwareReg] = &[
-    FirmwareReg { id: RegId::PSCI_VERSION, neutral: None, shown: always, store: Store::PsciVersion },
-    level(1),
-    level(2),
-    level(3),
-    bitmap(0, firmware::STD_BITS, None, services, |f| &f.std),
-    bitmap(1, firmware::STD_HYP_BITS, None, services, |f| &f.std_hyp),
-    bitmap(2, firmware::VENDOR_HYP_BITS, None, services, |f| &f.vendor_hyp),
-    bitmap(3, firmware::VENDOR_HYP_2_BITS, Some(0), errata_lists, |f| &f.vendor_hyp_2),
-];
 
 impl VmInner {
     /// KVM_CAP_ARM_WRITABLE_IMP_ID_REGS was enabled.
@@ -138,7 +64,8 @@ impl VmInner {
 
     /// Firmware pseudo-registers that this VM has.
     pub fn firmware_regs(&self) -> impl Iterator<Item = RegId> + '_ {
-        FIRMWARE.iter().filter(|r| (r.shown)(self)).map(|r| r.id)
+        let (machine, traits) = (self.any_machine(), self.traits());
+        FIRMWARE.iter().filter(move |r| machine.has_firmware(r.reg, traits)).map(|r| r.id)
     }
 
     /// How many of them are bitmaps of services.
@@ -146,74 +73,68 @@ impl VmInner {
         self.firmware_regs().filter(|id| id.group() == GROUP_FW_FEAT).count()
     }
 
-    fn firmware_row(&self, id: RegId) -> Result<&'static FirmwareReg> {
-        let named = |r: &&FirmwareReg| (r.id.group(), r.id.index()) == (id.group(), id.index());
-        FIRMWARE.iter().find(named).filter(|r| (r.shown)(self)).ok_or(why::NO_REGISTER)
+    /// The rules of a vCPU: of the features that were agreed on, else of none.
+    fn any_machine(&self) -> Arc<Machine> {
+        let none = || Machine::new(&self.config.profile, self.config.policy, VcpuFeatures::NONE);
+        self.machine().unwrap_or_else(|| Arc::new(none()))
+    }
+
+    fn firmware_row(&self, m: &Machine, id: RegId) -> Result<&'static FirmwareRow> {
+        let named = |r: &&FirmwareRow| (r.id.group(), r.id.index()) == (id.group(), id.index());
+        let here = |r: &&FirmwareRow| m.has_firmware(r.reg, self.traits());
+        FIRMWARE.iter().find(named).filter(here).ok_or(why::NO_REGISTER)
     }
 
     fn modern_psci(m: &Machine) -> bool {
-        m.vcpu_features().contains(VcpuFeatures::from_bits(1 << vcpu_feature::PSCI_0_2))
+        m.vcpu_features().contains(VcpuFeatures::PSCI_0_2)
     }
 
     /// A firmware pseudo-register of a VM whose vCPUs are as `m` says.
     pub fn get_firmware_reg(&self, m: &Machine, id: RegId) -> Result<u64> {
+        let row = self.firmware_row(m, id)?;
+        match row.rule {
+            FirmwareRule::PsciVersion if !Self::modern_psci(m) => Ok(1),
+            FirmwareRule::PsciVersion => Ok(self.firmware.psci_version.load(Ordering::SeqCst)),
+            FirmwareRule::HostLevel(n) => Ok(smccc::workaround_level(self, n)),
+            FirmwareRule::Bitmap(_) => Ok(self.bitmap(row).load(Ordering::SeqCst)),
+        }
+    }
+
+    fn bitmap(&self, row: &FirmwareRow) -> &AtomicU64 {
         let f = &self.firmware;
-        match self.firmware_row(id)?.store {
-            Store::PsciVersion if !Self::modern_psci(m) => Ok(1),
-            Store::PsciVersion => Ok(f.psci_version.load(Ordering::SeqCst)),
-            Store::HostLevel(n) => smccc::workaround_level(self, n).ok_or(why::NO_REGISTER),
-            Store::Bitmap(_, of) => Ok(of(f).load(Ordering::SeqCst)),
+        match row.reg {
+            Firmware::StdBmap => &f.std,
+            Firmware::StdHypBmap => &f.std_hyp,
+            Firmware::VendorHypBmap => &f.vendor_hyp,
+            _ => &f.vendor_hyp_2,
         }
     }
 
     /// Writes one.
     pub fn set_firmware_reg(&self, m: &Machine, id: RegId, v: u64) -> Result<()> {
-        match self.firmware_row(id)?.store {
-            Store::PsciVersion => self.set_psci_version(m, v),
-            Store::HostLevel(n) => self.check_workaround(n, v),
-            Store::Bitmap(bits, of) => {
-                if v & !bits != 0 {
-                    return Err(Errno::EINVAL.because("services {x}: this KVM has {x}").values([v, bits]));
-                }
-                let map = of(&self.firmware);
+        let row = self.firmware_row(m, id)?;
+        let ssbs = smccc::shows_ssbs(self);
+        let v = m.check_firmware(row.reg, v, ssbs).map_err(refusal)?;
+        match row.rule {
+            FirmwareRule::PsciVersion if Self::modern_psci(m) => {
+                self.firmware.psci_version.store(v, Ordering::SeqCst);
+            }
+            FirmwareRule::PsciVersion => {}
+            // A host's level is what it is. Software has none of its own and keeps what the guest was told.
+            FirmwareRule::HostLevel(n) if self.config.policy == Policy::Soft => {
+                self.firmware.level(n).store(v, Ordering::SeqCst);
+            }
+            FirmwareRule::HostLevel(_) => {}
+            FirmwareRule::Bitmap(_) => {
+                let map = self.bitmap(row);
                 let _configuration = self.id_values();
                 if self.started.load(Ordering::SeqCst) && map.load(Ordering::SeqCst) != v {
                     return Err(why::STARTED);
                 }
                 map.store(v, Ordering::SeqCst);
-                Ok(())
             }
-        }
-    }
-
-    fn set_psci_version(&self, m: &Machine, v: u64) -> Result<()> {
-        let modern = Self::modern_psci(m);
-        if !(if modern { psci::offers(&self.config, v) } else { v == 1 }) {
-            return Err(Errno::EINVAL
-                .because("PSCI {x}: not a version of this vCPU and this kernel")
-                .value(v));
-        }
-        if modern {
-            self.firmware.psci_version.store(v, Ordering::SeqCst);
         }
         Ok(())
-    }
-
-    /// A level that the host reaches is accepted and nothing is stored.
-    fn check_workaround(&self, n: u64, v: u64) -> Result<()> {
-        let host = smccc::workaround_level(self, n).ok_or(why::NO_REGISTER)?;
-        let claimed = match (n, v) {
-            (2, 0 | 1) => 0,
-            // Bit 4 (enabled) goes only with a workaround that the guest need not ask for.
-            (2, 2 | 3 | 0x12) => 3,
-            (2, _) => return Err(Errno::EINVAL.because("level {x} of workaround 2 means nothing").value(v)),
-            (_, 0..=15) => v,
-            _ => {
-                return Err(Errno::EINVAL.because("level {x} of workaround {} means nothing").values([v, n]));
-            }
-        };
-        let less = Errno::EINVAL.because("level {x} of workaround {} is beyond this host's").values([v, n]);
-        if claimed <= host { Ok(()) } else { Err(less) }
     }
 
     /// A feature ID register, or an identity register that is the VM's.
@@ -222,11 +143,8 @@ impl VmInner {
         let now = values[r as usize];
         let started = self.started.load(Ordering::SeqCst);
         if r == SysReg::CNTFRQ_EL0 {
+            m.check_frequency(v, self.traits()).map_err(refusal)?;
             return match v {
-                _ if !FREQUENCIES.contains(&v) => {
-                    let e = Errno::EINVAL.because("{} Hz: the counter can have {} Hz at most");
-                    Err(e.values([v, *FREQUENCIES.end()]))
-                }
                 _ if v == now => Ok(()),
                 _ if started => Err(why::STARTED),
                 _ => {
@@ -240,8 +158,8 @@ impl VmInner {
                 }
             };
         }
-        if let Some(mask) = identity_mask(r) {
-            values[r as usize] = check_identity(now, v, mask, started)?;
+        if IDENTITY.contains(&r) {
+            values[r as usize] = check_identity(m, r, now, v, started)?;
             return Ok(());
         }
         if started {
@@ -289,7 +207,7 @@ impl VmInner {
             return false;
         }
         match id.group() {
-            GROUP_FW | GROUP_FW_FEAT => self.firmware_row(id).is_ok(),
+            GROUP_FW | GROUP_FW_FEAT => self.firmware_row(m, id).is_ok(),
             // SDEI_VERSION and SDEI_FEATURES.
             GROUP_SDEI => id.index() < 2 && self.firmware.sdei.get().is_some(),
             GROUP_SYSREG if self.counter_offset(id.index()).is_some() => true,

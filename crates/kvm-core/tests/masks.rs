@@ -160,7 +160,7 @@ fn w10_a_guest_counts_at_the_rate_it_was_given() {
     g.asks();
     let mut v = g.vcpu(0, PSCI);
     let frequency = RegId::sysreg(SysReg::CNTFRQ_EL0.code()).0;
-    for wrong in [0, 999_999, 1_000_000_001, u64::MAX] {
+    for wrong in [0, 999_999, 0x4000_0000, u64::MAX] {
         assert_eq!(g.vm.set_vm_reg(frequency, wrong), Err(Errno::EINVAL));
     }
     g.vm.set_vm_reg(frequency, 25_000_000).expect("25 MHz");

@@ -7,14 +7,17 @@
 mod cache;
 pub mod catalog;
 mod engine;
+pub mod firmware;
 mod limit;
 pub mod meaning;
 mod reset;
+pub mod rules;
 mod vcpu;
 mod write;
 
 pub use engine::{engine_features, lowered_for};
 pub use reset::mpidr;
+pub use rules::{GicLimits, Refusal, VmTraits};
 pub use vcpu::VcpuFeatures;
 pub use write::Refused;
 
@@ -23,7 +26,7 @@ use std::sync::OnceLock;
 use ulna_arm_regs::feature::FeatSet;
 use ulna_arm_regs::id::{IdReg, Raz, in_id_space};
 use ulna_arm_regs::{Feat, SysReg};
-use ulna_profile::{KernelLevel, Profile};
+use ulna_profile::{KernelLevel, Mitigations, Profile};
 
 /// Values of CSSELR_EL1 that may name a cache: seven levels of two.
 pub const CSSELR_MAX: u16 = 14;
@@ -57,8 +60,9 @@ pub struct Machine {
     aarch32_el1: bool,
     cntfrq_hz: u64,
     pmu: Option<(u8, u64, u64)>,
-    vgic3: bool,
+    gic: GicLimits,
     priority_bits: u8,
+    mitigations: Mitigations,
     absent: BTreeSet<SysReg>,
     /// [`Machine::listed`] by ordinal, once somebody asked.
     listed: OnceLock<Box<[bool]>>,
@@ -78,7 +82,9 @@ impl Machine {
         let aarch32_el0 = Feat::AA32EL0.announced(get);
         let aarch32_el1 = Feat::AA32EL1.announced(get);
         let pmu = if Feat::PMUv3.announced(get) { profile.pmu.as_ref() } else { None };
-        let limit = SysReg::ALL.iter().map(|&r| limit::of(r, &get, profile, vcpu, aarch32_el0)).collect();
+        let gic = GicLimits::of(profile, policy);
+        let of = |&r: &SysReg| limit::of(r, &get, profile, gic.v3, vcpu, aarch32_el0);
+        let limit = SysReg::ALL.iter().map(of).collect();
         Machine {
             policy,
             vcpu,
@@ -88,7 +94,8 @@ impl Machine {
             aarch32_el1,
             cntfrq_hz: profile.counter.hz,
             pmu: pmu.map(|p| (p.counters, p.pmceid0, p.pmceid1)),
-            vgic3: profile.gic.v3(),
+            gic,
+            mitigations: profile.mitigations.clone(),
             priority_bits: profile.gic.priority_bits,
             absent: profile.absent.as_ref().map(|a| a.regs.clone()).unwrap_or_default(),
             host_caches: (profile.kernel < OWN_CACHES).then(|| profile.cache.ccsidr.clone()),
@@ -128,7 +135,12 @@ impl Machine {
 
     /// Whether the host can give a guest a GICv3.
     pub fn vgic3(&self) -> bool {
-        self.vgic3
+        self.gic.v3
+    }
+
+    /// The interrupt controllers that there are.
+    pub fn gic(&self) -> GicLimits {
+        self.gic
     }
 
     /// CNTFRQ_EL0: firmware's value, which a guest cannot change.

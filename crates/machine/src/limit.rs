@@ -32,6 +32,7 @@ pub(crate) fn of(
     r: SysReg,
     host: &impl Fn(SysReg) -> u64,
     profile: &Profile,
+    vgic3: bool,
     vcpu: VcpuFeatures,
     aarch32: bool,
 ) -> u64 {
@@ -68,7 +69,7 @@ pub(crate) fn of(
             if field(v, 60) == 0 && m.meltdown == Mitigation::Unaffected {
                 v = with(v, 60, 1);
             }
-            with(v, 24, u64::from(profile.gic.v3()))
+            with(v, 24, u64::from(vgic3))
         }
         // MTE is a VM capability that the engine does not offer yet; SME and MPAM are hidden.
         S::ID_AA64PFR1_EL1 => with(with(with(v, 8, 0), 24, 0), 16, 0),

@@ -15,6 +15,9 @@ use std::sync::{Mutex, OnceLock};
 
 pub use filter::{Action, Filter};
 
+use ulna_machine::catalog::Firmware as Reg;
+use ulna_machine::{Machine, VcpuFeatures};
+
 use crate::Result;
 use crate::kvm::KvmConfig;
 use crate::run::Leave;
@@ -25,15 +28,8 @@ pub(crate) const NOT_SUPPORTED: u64 = -1i64 as u64;
 /// INVALID_PARAMETERS of PSCI and TRNG.
 pub(crate) const INVALID_PARAMETERS: u64 = -2i64 as u64;
 
-/// KVM_REG_ARM_STD_BMAP: the TRNG.
-pub const STD_BITS: u64 = 1;
-/// KVM_REG_ARM_STD_HYP_BMAP: stolen time.
-pub const STD_HYP_BITS: u64 = 1;
-/// KVM_REG_ARM_VENDOR_HYP_BMAP: the feature list with the UID, PTP.
-pub const VENDOR_HYP_BITS: u64 = 3;
-
-/// KVM_REG_ARM_VENDOR_HYP_BMAP_2 (6.15): DISCOVER_IMPL_VER and DISCOVER_IMPL_CPUS.
-pub const VENDOR_HYP_2_BITS: u64 = 3;
+/// A workaround's level is the host's.
+pub(crate) const HOST_LEVEL: u64 = u64::MAX;
 
 /// Firmware state of a VM.
 pub(crate) struct Firmware {
@@ -47,6 +43,8 @@ pub(crate) struct Firmware {
     pub vendor_hyp: AtomicU64,
     /// KVM_REG_ARM_VENDOR_HYP_BMAP_2.
     pub vendor_hyp_2: AtomicU64,
+    /// KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_1 to _3, where the VM has levels of its own.
+    levels: [AtomicU64; 3],
     /// KVM_ARM_VM_SMCCC_FILTER.
     pub filter: Mutex<Filter>,
     /// SDEI, where it is enabled.
@@ -56,14 +54,26 @@ pub(crate) struct Firmware {
 impl Firmware {
     /// What a new VM has: the newest PSCI, and all services that were there before the bitmaps. Later ones start absent.
     pub fn new(config: &KvmConfig) -> Firmware {
+        let machine = Machine::new(&config.profile, config.policy, VcpuFeatures::PSCI_0_2);
+        let first = |f| AtomicU64::new(machine.firmware_value(f));
         Firmware {
-            psci_version: AtomicU64::new(psci::newest(config)),
-            std: AtomicU64::new(STD_BITS),
-            std_hyp: AtomicU64::new(STD_HYP_BITS),
-            vendor_hyp: AtomicU64::new(VENDOR_HYP_BITS),
-            vendor_hyp_2: AtomicU64::new(0),
+            psci_version: first(Reg::PsciVersion),
+            std: first(Reg::StdBmap),
+            std_hyp: first(Reg::StdHypBmap),
+            vendor_hyp: first(Reg::VendorHypBmap),
+            vendor_hyp_2: first(Reg::VendorHypBmap2),
+            levels: [const { AtomicU64::new(HOST_LEVEL) }; 3],
             filter: Mutex::default(),
             sdei: OnceLock::new(),
+        }
+    }
+
+    /// The level of workaround 1, 2 or 3.
+    pub fn level(&self, n: u8) -> &AtomicU64 {
+        match n {
+            1 => &self.levels[0],
+            2 => &self.levels[1],
+            _ => &self.levels[2],
         }
     }
 }

@@ -7,7 +7,6 @@ use ulna_kvm_abi::{exit, mp_state, vcpu_feature};
 
 use super::{INVALID_PARAMETERS, NOT_SUPPORTED, answer, refuse};
 use crate::Result;
-use crate::kvm::KvmConfig;
 use crate::run::Leave;
 use crate::shared::{ResetTo, Shared};
 use crate::vcpu::Vcpu;
@@ -22,17 +21,6 @@ pub const VERSION_1_1: u64 = 0x1_0001;
 pub const VERSION_1_2: u64 = 0x1_0002;
 /// PSCI 1.3, offered from Linux 6.13 on.
 pub const VERSION_1_3: u64 = 0x1_0003;
-
-/// The newest version that this kernel's KVM offers.
-pub(crate) fn newest(config: &KvmConfig) -> u64 {
-    if config.since(6, 13) { VERSION_1_3 } else { VERSION_1_1 }
-}
-
-/// May KVM_REG_ARM_PSCI_VERSION say this, where it is not 0.1?
-pub(crate) fn offers(config: &KvmConfig, version: u64) -> bool {
-    matches!(version, VERSION_0_2 | VERSION_1_0 | VERSION_1_1 | VERSION_1_2 | VERSION_1_3)
-        && version <= newest(config)
-}
 
 /// First and last function id of KVM's PSCI 0.1.
 pub(super) const V0_1_FIRST: u32 = 0x95c1_ba5e;

@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use ulna_arm_cpu::SysReg;
-use ulna_profile::Mitigation;
+use ulna_machine::firmware::{ssbs, workaround_level as host_level};
 
-use super::NOT_SUPPORTED;
+use super::{HOST_LEVEL, NOT_SUPPORTED};
 use crate::vcpu::Vcpu;
 use crate::vm::VmInner;
 
@@ -50,49 +50,33 @@ pub(super) fn pv_time(vcpu: &mut Vcpu, function: u32) -> u64 {
 }
 
 fn features(vcpu: &Vcpu, function: u32) -> u64 {
-    let m = &vcpu.vm.config.profile.mitigations;
     match function {
-        ARCH_WORKAROUND_1 => spectre(m.spectre_v2),
-        ARCH_WORKAROUND_3 => spectre(m.spectre_bhb),
-        ARCH_WORKAROUND_2 => match m.ssb {
-            Mitigation::Vulnerable => NOT_SUPPORTED,
-            Mitigation::Mitigated if shows_ssbs(&vcpu.vm) => NOT_SUPPORTED,
-            Mitigation::Mitigated | Mitigation::Unaffected => NOT_REQUIRED,
-        },
+        ARCH_WORKAROUND_1 => spectre(workaround_level(&vcpu.vm, 1)),
+        ARCH_WORKAROUND_3 => spectre(workaround_level(&vcpu.vm, 3)),
+        ARCH_WORKAROUND_2 if workaround_level(&vcpu.vm, 2) == 3 => NOT_REQUIRED,
         PV_TIME_FEATURES if vcpu.vm.firmware.std_hyp.load(Ordering::Relaxed) & 1 != 0 => 0,
         _ => NOT_SUPPORTED,
     }
 }
 
-fn spectre(m: Mitigation) -> u64 {
-    match m {
-        Mitigation::Vulnerable => NOT_SUPPORTED,
-        Mitigation::Mitigated => 0,
-        Mitigation::Unaffected => UNAFFECTED,
+/// By a level of KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_1 and _3.
+fn spectre(level: u64) -> u64 {
+    match level {
+        0 => NOT_SUPPORTED,
+        1 => 0,
+        _ => UNAFFECTED,
     }
 }
 
 /// Does the VM announce ID_AA64PFR1_EL1.SSBS?
-fn shows_ssbs(vm: &VmInner) -> bool {
-    vm.id_values()[SysReg::ID_AA64PFR1_EL1 as usize] >> 4 & 0xf != 0
+pub(crate) fn shows_ssbs(vm: &VmInner) -> bool {
+    ssbs(vm.id_values()[SysReg::ID_AA64PFR1_EL1 as usize])
 }
 
-/// KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_1 to _3 as the host is: what a read answers and a write may claim.
-pub(crate) fn workaround_level(vm: &VmInner, n: u64) -> Option<u64> {
-    let m = &vm.config.profile.mitigations;
-    let level = |m: Mitigation| match m {
-        Mitigation::Vulnerable => 0,
-        Mitigation::Mitigated => 1,
-        Mitigation::Unaffected => 2,
-    };
-    match n {
-        1 => Some(level(m.spectre_v2)),
-        2 => Some(match m.ssb {
-            Mitigation::Vulnerable => 0,
-            Mitigation::Mitigated if shows_ssbs(vm) => 0,
-            Mitigation::Mitigated | Mitigation::Unaffected => 3,
-        }),
-        3 => Some(level(m.spectre_bhb)),
-        _ => None,
+/// KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_1 to _3: what a read answers. The host's, unless software was told another.
+pub(crate) fn workaround_level(vm: &VmInner, n: u8) -> u64 {
+    match vm.firmware.level(n).load(Ordering::SeqCst) {
+        HOST_LEVEL => host_level(&vm.config.profile.mitigations, n, shows_ssbs(vm)),
+        own => own,
     }
 }
