@@ -9,7 +9,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use ulna_kvm_abi::Errno;
 use ulna_vgic::its::Its;
-use ulna_vgic::{Affinity, Gic, GicConfig, Region, Version};
+use ulna_vgic::{Affinity, Gic, Region, Version};
 
 use crate::Result;
 use crate::firmware::sdei::Service;
@@ -382,11 +382,8 @@ impl VmInner {
         let host = self.config.gic();
         let nr_irqs = *setup.nr_irqs.get_or_insert(DEFAULT_NR_IRQS);
         let affinities = vcpus.iter().map(|v| Affinity(v.affinity.load(Ordering::SeqCst))).collect();
-        let mut c = GicConfig::new(version, affinities, nr_irqs);
+        let mut c = host.config(version, affinities, nr_irqs);
         c.vcpu_ids = vcpus.iter().map(|v| v.id as u16).collect();
-        c.pri_bits = host.priority_bits;
-        c.id_bits = host.id_bits;
-        (c.seis, c.a3v) = (host.seis, host.a3v);
         // An ITS in a VM with a GICv2 stays on its own.
         c.its = if version == Version::V3 { setup.its.len() } else { 0 };
         let mut gic = Gic::new(c).map_err(|_| {

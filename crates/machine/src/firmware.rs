@@ -170,7 +170,8 @@ impl Machine {
             FirmwareRule::HostLevel(n) => {
                 let limit = self.workaround_limit(n, ssbs);
                 match claimed(n, v) {
-                    Some(level) if level <= limit => Ok(level),
+                    Some(level) if level <= limit && self.policy == Policy::Soft => Ok(level),
+                    Some(level) if level <= limit => Ok(self.workaround_level(n, ssbs)),
                     _ => refuse(limit, WriteRule::HostLevel),
                 }
             }

@@ -63,6 +63,8 @@ pub struct Machine {
     gic: GicLimits,
     priority_bits: u8,
     mitigations: Mitigations,
+    /// Vector lengths in bits.
+    sve: Vec<u16>,
     absent: BTreeSet<SysReg>,
     /// [`Machine::listed`] by ordinal, once somebody asked.
     listed: OnceLock<Box<[bool]>>,
@@ -96,6 +98,7 @@ impl Machine {
             pmu: pmu.map(|p| (p.counters, p.pmceid0, p.pmceid1)),
             gic,
             mitigations: profile.mitigations.clone(),
+            sve: profile.sve.as_ref().map(|s| s.lengths.clone()).unwrap_or_default(),
             priority_bits: profile.gic.priority_bits,
             absent: profile.absent.as_ref().map(|a| a.regs.clone()).unwrap_or_default(),
             host_caches: (profile.kernel < OWN_CACHES).then(|| profile.cache.ccsidr.clone()),

@@ -1,12 +1,13 @@
 //! What a write of any register meets, whatever its group: the one answer that `kvm-core` obeys and `plan` predicts with.
 
 use crate::catalog::{Core, Named, Sdei, WriteRule, name};
-use crate::{CSSELR_MAX, Machine, Policy};
+use crate::{CSSELR_MAX, Machine, Policy, VcpuFeatures};
 use std::fmt;
 use ulna_arm_regs::SysReg;
 use ulna_arm_regs::row::Storage;
 use ulna_kvm_abi::RegId;
 use ulna_profile::Profile;
+use ulna_vgic::{Affinity, GicConfig, Version};
 
 /// What a VMM decided about a VM before its vCPUs, as far as registers depend on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -95,6 +96,15 @@ impl GicLimits {
             a3v: g.a3v,
         }
     }
+
+    /// A GIC within these limits.
+    pub fn config(&self, version: Version, vcpus: Vec<Affinity>, lines: u32) -> GicConfig {
+        let mut c = GicConfig::new(version, vcpus, lines);
+        c.pri_bits = self.priority_bits;
+        c.id_bits = self.id_bits;
+        (c.seis, c.a3v) = (self.seis, self.a3v);
+        c
+    }
 }
 
 /// The ids of the timers in KVM_GET_REG_LIST: virtual control, count and compare value; physical ones. The physical
@@ -164,40 +174,67 @@ impl Machine {
         }
     }
 
-    /// What a write of any register of a VM that has not run meets. `ssbs` says whether the VM announces SSBS, on which
-    /// a workaround's level depends. Wide registers (SVE) are not decided here.
-    pub fn check(&self, n: Named, v: u128, vm: VmTraits, ssbs: bool) -> Result<(), Refusal> {
+    /// What a choice of SVE's vector lengths meets, as the bits of KVM_REG_ARM64_SVE_VLS (bit n: n + 1 times 128): up to
+    /// the longest that is chosen, all that the host has and no others.
+    pub fn check_sve_lengths(&self, chosen: u128) -> Result<(), Refusal> {
+        let own = self.sve_lengths();
+        let up_to = if chosen == 0 { 0 } else { u128::MAX >> chosen.leading_zeros() };
+        if self.vcpu.contains(VcpuFeatures::SVE) && chosen != 0 && own & up_to == chosen {
+            return Ok(());
+        }
+        Err(Refusal::new(Named::Vls, chosen, own, WriteRule::Choice))
+    }
+
+    /// The host's vector lengths in the same form, as far as they matter (up to 2048 bits).
+    pub fn sve_lengths(&self) -> u128 {
+        self.sve.iter().fold(0, |m, l| m | 1 << ((l / 128).clamp(1, 16) - 1))
+    }
+
+    /// What a write of any register of a VM that has not run meets: what is read afterwards, or why not. `ssbs` says
+    /// whether the VM announces SSBS, on which a workaround's level depends. Z and P registers are not decided here.
+    pub fn check(&self, n: Named, v: u128, vm: VmTraits, ssbs: bool) -> Result<u128, Refusal> {
         let w = v as u64;
         let none = || Err(Refusal { name: n, field: None, have: v, limit: 0, rule: None });
         let refuse = |limit: u64, rule| Err(Refusal::new(n, v, limit.into(), rule));
         match n {
+            Named::Vls => self.check_sve_lengths(v).map(|()| v),
             Named::Core(Core::Pstate) if !pstate_ok(w) => refuse(5, WriteRule::Pstate),
-            Named::Core(_) => Ok(()),
+            Named::Core(_) => Ok(v),
             Named::Timer(SysReg::CNTPCT_EL0) if self.kernel < (6, 4) => none(),
-            Named::Timer(_) => Ok(()),
+            Named::Timer(_) => Ok(v),
             Named::Ccsidr(i) if i >= self.ccsidr_entries().min(CSSELR_MAX) => none(),
-            Named::Ccsidr(i) => self.check_ccsidr(i, w).map(drop),
+            Named::Ccsidr(i) => self.check_ccsidr(i, w).map(u128::from),
             Named::Firmware(f) if !self.has_firmware(f, vm) => none(),
-            Named::Firmware(f) => self.check_firmware(f, w, ssbs).map(drop),
+            Named::Firmware(f) => self.check_firmware(f, w, ssbs).map(u128::from),
             Named::Sdei(_) if !vm.sdei => none(),
             Named::Sdei(Sdei::Version) if !matches!(w, 0 | 0x1_0000 | 0x1_0001) => {
                 refuse(0x1_0001, WriteRule::Choice)
             }
-            Named::Sdei(_) => Ok(()),
-            Named::Sys(SysReg::CNTFRQ_EL0) => self.check_frequency(w, vm).map(drop),
+            Named::Sdei(_) => Ok(v),
+            Named::Sys(SysReg::CNTFRQ_EL0) => self.check_frequency(w, vm).map(u128::from),
             Named::Sys(r) if !self.listed(r) => none(),
-            Named::Sys(r) if IDENTITY.contains(&r) && vm.identity => self.check_identity(r, w).map(drop),
-            Named::Sys(r) => match self.check_write(r, w) {
-                Ok(_) => Ok(()),
-                Err(e) => Err(Refusal {
-                    name: n,
-                    field: e.field,
-                    have: e.have.into(),
-                    limit: e.max.into(),
-                    rule: Some(self.write_rule(n).0),
-                }),
-            },
-            Named::Other(_) | Named::Z(..) | Named::P(..) | Named::Vls => none(),
+            Named::Sys(r) if IDENTITY.contains(&r) && vm.identity => {
+                self.check_identity(r, w).map(u128::from)
+            }
+            Named::Sys(SysReg::PMCR_EL0) => Ok(self.pmcr(w).into()),
+            Named::Sys(r) => self.check_write(r, w).map(u128::from).map_err(|e| Refusal {
+                name: n,
+                field: e.field,
+                have: e.have.into(),
+                limit: e.max.into(),
+                rule: Some(self.write_rule(n).0),
+            }),
+            Named::Other(_) | Named::Z(..) | Named::P(..) => none(),
+        }
+    }
+
+    /// PMCR_EL0 with the counters that a write of it before the first run leaves: no more than the machine has.
+    fn pmcr(&self, v: u64) -> u64 {
+        let n = v >> 11 & 31;
+        if n <= self.pmu_counters().into() {
+            v
+        } else {
+            v & !(31 << 11) | u64::from(self.pmu_counters()) << 11
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::verbs::caps::CapsArgs;
 use crate::verbs::ctl::{CtlArgs, ListArgs, StopArgs};
 use crate::verbs::exec::{ExecArgs, ServeArgs};
+use crate::verbs::plan::PlanArgs;
 use crate::verbs::regs::RegsArgs;
 use crate::verbs::run::RunArgs;
 use crate::verbs::selftests::SelftestsArgs;
@@ -34,6 +35,8 @@ pub enum Command {
     /// Serve the /dev/kvm of one process, on standard input: what exec starts.
     #[command(hide = true)]
     Serve(ServeArgs),
+    /// Tell what keeps a guest from moving to another host, all of it, before anything moves.
+    Plan(PlanArgs),
     /// List, name and compare the registers that KVM shows.
     Regs(RegsArgs),
     /// List the capabilities of KVM.
@@ -52,6 +55,7 @@ impl Command {
             Command::Stop(args) => args.call(),
             Command::Exec(args) => args.call(),
             Command::Serve(args) => args.call(),
+            Command::Plan(args) => args.call(),
             Command::Regs(args) => args.call(),
             Command::Caps(args) => args.call(),
             Command::Selftests(args) => args.call(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ulna_kvm_backend::software::{ClockKind, KvmConfig, Policy, Software};
 use ulna_kvm_backend::{Errno, Hypervisor, Vcpu};
 use ulna_machine::{Machine, VcpuFeatures};
+use ulna_plan::Host;
 use ulna_profile::Profile;
 use ulna_vmm::{Error, ExitStatus};
 
@@ -84,6 +85,39 @@ const FEATURES: [(&str, VcpuFeatures); 6] = [
     ("power_off", VcpuFeatures::POWER_OFF),
 ];
 
+/// A profile, or a profile and the kernel that is there: `PROFILE[@MAJOR.MINOR]`.
+pub fn find_place(option: &str, text: &str, policy: Policy, real: bool) -> Result<Host, Error> {
+    let (name, kernel) = match text.rsplit_once('@') {
+        Some((name, kernel)) => (name, Some(kernel)),
+        None => (text, None),
+    };
+    let mut profile = find_named(option, name)?;
+    if let Some(kernel) = kernel {
+        let level = crate::values::kernel(kernel);
+        profile.kernel = level.map_err(|e| Error::Usage(format!("{option} {text}: {e}")))?;
+    }
+    Ok(if real { Host::real(profile) } else { Host::soft(profile, policy) })
+}
+
+/// The features of a list, all of which the host has; without one those that it gives to every guest.
+pub fn features_by_name(list: Option<&str>, host: &Host, called: &str) -> Result<VcpuFeatures, Error> {
+    let Some(list) = list else { return Ok(host.usual_features()) };
+    let offered = host.features();
+    let mut f = VcpuFeatures::NONE;
+    for word in list.split(',').filter(|w| !w.is_empty() && *w != "none") {
+        let known = FEATURES.iter().find(|(name, _)| *name == word);
+        let (_, bits) = known.ok_or_else(|| {
+            let names: Vec<&str> = FEATURES.iter().map(|(n, _)| *n).collect();
+            Error::Usage(format!("--features: {word:?} is none of {}", names.join(", ")))
+        })?;
+        if !offered.contains(*bits) {
+            return Err(Error::Usage(format!("--features: {called} does not offer {word}")));
+        }
+        f = f | *bits;
+    }
+    Ok(f)
+}
+
 impl HostArgs {
     /// The host of this name with everything it has.
     pub fn of(host: &str) -> HostArgs {
@@ -92,23 +126,8 @@ impl HostArgs {
 
     /// The features that were asked for, all of which the host has.
     fn vcpu_features(&self, profile: &Profile) -> Result<VcpuFeatures, Error> {
-        let offered = Machine::new(profile, self.policy.into(), VcpuFeatures::NONE).supported_vcpu_features();
-        let Some(list) = &self.features else {
-            return Ok(offered.without(VcpuFeatures::EL1_32BIT | VcpuFeatures::POWER_OFF));
-        };
-        let mut f = VcpuFeatures::NONE;
-        for word in list.split(',').filter(|w| !w.is_empty() && *w != "none") {
-            let known = FEATURES.iter().find(|(name, _)| *name == word);
-            let (_, bits) = known.ok_or_else(|| {
-                let names: Vec<&str> = FEATURES.iter().map(|(n, _)| *n).collect();
-                Error::Usage(format!("--features: {word:?} is none of {}", names.join(", ")))
-            })?;
-            if !offered.contains(*bits) {
-                return Err(Error::Usage(format!("--features: {} does not offer {word}", self.host)));
-            }
-            f = f | *bits;
-        }
-        Ok(f)
+        let host = Host::soft(profile.clone(), self.policy.into());
+        features_by_name(self.features.as_deref(), &host, &self.host)
     }
 
     /// The rules of such a vCPU's registers.

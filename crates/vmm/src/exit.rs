@@ -22,6 +22,10 @@ pub enum ExitStatus {
     NoMachine,
     /// The machine refuses what was asked.
     Refused,
+    /// Something blocks the move that was planned.
+    Blocked,
+    /// Nothing blocks it as far as is known, and not all is known.
+    Unmeasured,
     /// A signal asked the process to end; its number.
     Signal(u8),
 }
@@ -40,6 +44,11 @@ pub const TABLE: &[(&str, &str)] = &[
     ("6", "the guest crashed: it said so by a hypercall, or its CPU cannot go on"),
     ("7", "`ctl` and `stop`: no such machine runs here, or it does not answer"),
     ("8", "`ctl` and `stop`: the machine refuses, for instance because the vCPU is on"),
+    ("9", "`plan`: something blocks the move; `baseline`: a register has no value that all hosts take"),
+    (
+        "10",
+        "`plan`: nothing blocks the move, as far as is known: the verdict rests on values that nobody has measured",
+    ),
     ("129, 130, 143", "ended by SIGHUP, SIGINT or SIGTERM"),
 ];
 
@@ -56,6 +65,8 @@ impl ExitStatus {
             ExitStatus::GuestCrash => 6,
             ExitStatus::NoMachine => 7,
             ExitStatus::Refused => 8,
+            ExitStatus::Blocked => 9,
+            ExitStatus::Unmeasured => 10,
             ExitStatus::Signal(n) => 128u8.wrapping_add(n),
         }
     }
@@ -98,6 +109,8 @@ mod tests {
             ExitStatus::GuestCrash,
             ExitStatus::NoMachine,
             ExitStatus::Refused,
+            ExitStatus::Blocked,
+            ExitStatus::Unmeasured,
             ExitStatus::Signal(1),
             ExitStatus::Signal(2),
             ExitStatus::Signal(15),

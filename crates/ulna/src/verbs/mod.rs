@@ -3,6 +3,7 @@
 pub mod caps;
 pub mod ctl;
 pub mod exec;
+pub mod plan;
 pub mod profile;
 pub mod regs;
 pub mod run;
