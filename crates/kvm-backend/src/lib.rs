@@ -68,6 +68,11 @@ pub trait Vm: Send + Sync {
     fn set_counter_offset(&self, offset: u64) -> Result<()>;
     /// KVM_ARM_VM_SMCCC_FILTER.
     fn set_smccc_filter(&self, filter: &abi::SmcccFilter) -> Result<()>;
+    /// Writes a register of which the VM has one value, by its id: an attribute of the VM (private group 0x554C0001).
+    /// ENXIO where there is none.
+    fn set_vm_reg(&self, id: RegId, v: u64) -> Result<()>;
+    /// Reads one.
+    fn get_vm_reg(&self, id: RegId) -> Result<u64>;
     /// KVM_NMI on vCPU `id`, from any thread: SDEI's host event. EINVAL where the guest cannot have it.
     fn nmi(&self, id: u32) -> Result<()>;
     /// vCPU features (bits of `VcpuInit::features[0]`) that this VM's vCPUs can have.

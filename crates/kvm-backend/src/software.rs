@@ -102,6 +102,12 @@ impl Vm for SoftVm {
     fn set_smccc_filter(&self, filter: &SmcccFilter) -> Result<()> {
         self.0.set_smccc_filter(filter)
     }
+    fn set_vm_reg(&self, id: RegId, v: u64) -> Result<()> {
+        self.0.set_vm_reg(id.0, v)
+    }
+    fn get_vm_reg(&self, id: RegId) -> Result<u64> {
+        self.0.get_vm_reg(id.0)
+    }
     fn nmi(&self, id: u32) -> Result<()> {
         self.0.nmi(id)
     }

@@ -219,7 +219,8 @@ impl Machine {
             Named::Sys(SysReg::PMCR_EL0) => Ok(self.pmcr(w).into()),
             Named::Sys(r) => self.check_write(r, w).map(u128::from).map_err(|e| Refusal {
                 name: n,
-                field: e.field,
+                // The levels of coherence in CLIDR_EL1 are judged together.
+                field: e.field.filter(|_| r != SysReg::CLIDR_EL1),
                 have: e.have.into(),
                 limit: e.max.into(),
                 rule: Some(self.write_rule(n).0),

@@ -146,8 +146,28 @@ fn gic2(ask: &Ask<'_>, b: &Blocker) -> Option<Avoid> {
     (b.class == Class::Gic && both && ask.guest.has_v3()).then_some(Avoid::Gic2)
 }
 
+/// A feature that has to go anyway takes other blockers with it: no other remedy is needed for these, or possible.
+pub(crate) fn settle(ask: &Ask<'_>, blockers: &mut [Blocker]) {
+    let goes = |f: VcpuFeatures, b: &Blocker| matches!(b.avoid, Some(Avoid::WithoutFeature { bits, .. }) if bits == f.bits());
+    for (name, f, ..) in &ask.without {
+        if !blockers.iter().any(|b| goes(*f, b)) {
+            continue;
+        }
+        for b in blockers.iter_mut() {
+            if without(ask, b, name).is_some() {
+                b.avoid = Some(Avoid::WithoutFeature { name, bits: f.bits() });
+            }
+        }
+    }
+}
+
 fn without_feature(ask: &Ask<'_>, b: &Blocker) -> Option<Avoid> {
-    ask.without.iter().find_map(|(name, f, guest, target)| {
+    ask.without.iter().find_map(|w| without(ask, b, w.0))
+}
+
+/// Is the blocker gone without this feature?
+fn without(ask: &Ask<'_>, b: &Blocker, feature: &str) -> Option<Avoid> {
+    ask.without.iter().filter(|w| w.0 == feature).find_map(|(name, f, guest, target)| {
         let gone = match b.class {
             Class::Vcpu => b.what == *name,
             Class::Pmu if b.id.is_none() => guest.pmu_events.is_none(),

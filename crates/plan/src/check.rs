@@ -90,6 +90,7 @@ pub fn plan(guest: &Guest, from: Option<&Host>, to: &Host) -> Plan {
         for b in &mut p.blockers {
             b.avoid = avoid::of(&mut ask, b);
         }
+        avoid::settle(&ask, &mut p.blockers);
     }
     let order = |c: Class| Class::ALL.iter().position(|o| *o == c);
     p.blockers.sort_by_key(|b| order(b.class));
@@ -156,8 +157,7 @@ fn registers(guest: &Guest, target: &Target, p: &mut Plan) {
             p.blockers.push(Blocker {
                 class: if absent { Class::Lists } else { class(n, r.field) },
                 what: n.to_string(),
-                // The levels of coherence in CLIDR_EL1 are judged together.
-                field: r.field.filter(|_| n != Named::Sys(SysReg::CLIDR_EL1)),
+                field: r.field,
                 id: Some(id),
                 wanted: r.have,
                 limit: (!absent).then_some(r.limit),

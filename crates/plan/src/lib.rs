@@ -11,8 +11,10 @@ mod avoid;
 pub mod baseline;
 mod blocker;
 mod check;
+pub mod cpu;
 mod guest;
 mod host;
+pub mod matrix;
 
 pub use blocker::{Answer, Avoid, Blocker, Class, Note, Plan, Verdict};
 pub use check::plan;

@@ -1,5 +1,6 @@
 //! The commands there are.
 
+use crate::verbs::baseline::BaselineArgs;
 use crate::verbs::caps::CapsArgs;
 use crate::verbs::ctl::{CtlArgs, ListArgs, StopArgs};
 use crate::verbs::exec::{ExecArgs, ServeArgs};
@@ -37,6 +38,8 @@ pub enum Command {
     Serve(ServeArgs),
     /// Tell what keeps a guest from moving to another host, all of it, before anything moves.
     Plan(PlanArgs),
+    /// Write the most that a guest can have and yet go to all of several hosts.
+    Baseline(BaselineArgs),
     /// List, name and compare the registers that KVM shows.
     Regs(RegsArgs),
     /// List the capabilities of KVM.
@@ -56,6 +59,7 @@ impl Command {
             Command::Exec(args) => args.call(),
             Command::Serve(args) => args.call(),
             Command::Plan(args) => args.call(),
+            Command::Baseline(args) => args.call(),
             Command::Regs(args) => args.call(),
             Command::Caps(args) => args.call(),
             Command::Selftests(args) => args.call(),

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod cpu_file;
 mod host;
 mod values;
 mod verbs;

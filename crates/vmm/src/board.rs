@@ -139,7 +139,12 @@ impl Board {
         }
         let (mut vcpus, init) = make_vcpus(&*vm, config.max_cpus, config.services.without())?;
         must("telling vCPUs who they are", identity::apply(&mut vcpus, &config.identities))?;
+        config.cpu.prepare(&*vm)?;
+        let without = config.services.without() | config.cpu.without;
+        let (mut vcpus, init) = make_vcpus(&*vm, config.max_cpus, without)?;
+        config.cpu.apply(&*vm, &mut vcpus)?;
         config.services.apply(&mut *vcpus[0])?;
+        config.cpu.check(&mut *vcpus[0])?;
         if !config.targets.is_empty() {
             must("announcing targets", services::announce_targets(&mut *vcpus[0]))?;
         }
@@ -157,6 +162,7 @@ impl Board {
         }
         check_page_size(&loaded, must("reading ID_AA64MMFR0_EL1", vcpus[0].get_reg_u64(ID_AA64MMFR0_EL1))?)?;
         let (gic, gic_tree) = make_gic(&*vm, config, &ram_range)?;
+        config.cpu.apply_gic(&gic, &mpidrs)?;
         let pmu = init.features[0] >> vcpu_feature::PMU_V3 & 1 != 0;
         let pmu = pmu && vcpus.iter_mut().all(|vcpu| start_pmu(&mut **vcpu));
 

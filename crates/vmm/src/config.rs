@@ -6,6 +6,7 @@ use crate::gdb::Address;
 use crate::layout;
 use crate::services::{MAX_TARGETS, Services, Target};
 use std::path::PathBuf;
+use ulna_kvm_backend::RegId;
 
 /// Which interrupt controller the board has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -77,6 +78,22 @@ pub enum Serial {
     None,
 }
 
+/// What is done to a VM so that its guest sees another CPU than the host's: checked by whoever made it, and done before
+/// the first run.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CpuSettings {
+    /// Features of KVM_ARM_VCPU_INIT that vCPUs go without.
+    pub without: u32,
+    /// The VM has an identity of its own (KVM_CAP_ARM_WRITABLE_IMP_ID_REGS).
+    pub identity: bool,
+    /// CNTFRQ_EL0.
+    pub counter_hz: Option<u64>,
+    /// ICC_CTLR_EL1 of every vCPU.
+    pub icc_ctlr: Option<u64>,
+    /// Registers, written through every vCPU.
+    pub registers: Vec<(RegId, u64)>,
+}
+
 /// A machine and what runs on it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -118,6 +135,8 @@ pub struct Config {
     pub identities: Vec<Target>,
     /// Where GDB may come in; then nothing runs before it says so.
     pub gdb: Option<Address>,
+    /// What the CPU says otherwise than the host's.
+    pub cpu: CpuSettings,
     /// The control socket.
     pub control: Option<Options>,
 }
@@ -144,6 +163,7 @@ impl Default for Config {
             targets: Vec::new(),
             identities: Vec::new(),
             gdb: None,
+            cpu: CpuSettings::default(),
             control: None,
         }
     }

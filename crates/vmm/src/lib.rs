@@ -10,6 +10,7 @@ mod bus;
 mod config;
 mod console;
 pub mod control;
+mod cpu;
 mod error;
 mod exit;
 pub mod fdt;
@@ -29,7 +30,7 @@ mod vcpu;
 mod waker;
 
 pub use board::Outside;
-pub use config::{Clock, Config, Disk, GicVersion, Kernel, Net, Serial};
+pub use config::{Clock, Config, CpuSettings, Disk, GicVersion, Kernel, Net, Serial};
 pub use error::Error;
 pub use exit::{ExitStatus, TABLE as EXIT_CODES};
 pub use gdb::Address as GdbAddress;

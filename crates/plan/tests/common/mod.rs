@@ -11,6 +11,7 @@ use ulna_kvm_abi::{Errno, RegId, cap};
 use ulna_kvm_core::{ClockKind, Device, Engine, Kvm, KvmConfig, Policy, Run, Vcpu, Vm};
 use ulna_machine::VcpuFeatures;
 use ulna_machine::catalog::{Firmware, Named, name};
+use ulna_plan::cpu::Cpu;
 use ulna_plan::{Blocker, Gic, Guest, Host, Plan};
 use ulna_profile::Profile;
 
@@ -162,11 +163,45 @@ pub fn start(host: &Host, v2: bool) -> (Guest, BTreeMap<SysReg, u64>) {
         }
     }
     g.regs = real;
+    check_unlisted(host, &g, &m, &unseen);
+    (g, unseen)
+}
+
+fn check_unlisted(host: &Host, g: &Guest, m: &Made, unseen: &BTreeMap<SysReg, u64>) {
     if let (Some(Gic::V3 { ctlr }), Some(gic)) = (&g.gic, &m.gic) {
         assert_eq!(Ok(*ctlr), gic.get_attr(GRP_CPU_SYSREGS, ICC_CTLR, 0), "{}", host.label());
     }
     assert_eq!(unseen[&SysReg::CNTFRQ_EL0], g.counter_hz);
     assert_eq!(unseen[&SysReg::DCZID_EL0], g.dczid);
+}
+
+/// A guest that runs on `host` as this CPU: what the file says, done for real.
+pub fn start_as(host: &Host, cpu: &Cpu) -> (Guest, BTreeMap<SysReg, u64>) {
+    let s = cpu.resolve(host).unwrap_or_else(|e| panic!("{}: {e:?}", host.label()));
+    let mut g = cpu.guest(host).expect("guest");
+    let mut m = make(host, g.features, g.gic == Some(Gic::V2), s.identity);
+    if let Some(hz) = s.counter_hz {
+        m.vm.set_vm_reg(RegId::sysreg(SysReg::CNTFRQ_EL0.code()).0, hz).expect("frequency");
+    }
+    for (id, v) in &s.registers {
+        m.set(*id, *v);
+    }
+    if let (Some(v), Some(gic)) = (s.icc_ctlr, &m.gic) {
+        gic.set_attr(GRP_CPU_SYSREGS, ICC_CTLR, v).expect("ICC_CTLR_EL1");
+    }
+    let unseen = m.read_unseen(g.features.contains(VcpuFeatures::PMU_V3));
+    let real = m.registers();
+    let rules = host.machine(g.features);
+    for (id, bytes) in &real {
+        let n = name(*id).expect("name");
+        if rules.describes(n)
+            && let Some(expected) = g.regs.get(id)
+        {
+            assert_eq!(expected, bytes, "{}: {n}", host.label());
+        }
+    }
+    g.regs = real;
+    check_unlisted(host, &g, &m, &unseen);
     (g, unseen)
 }
 

@@ -1,5 +1,6 @@
 //! The verbs, one file each: the options, and what they mean to the rooms below.
 
+pub mod baseline;
 pub mod caps;
 pub mod ctl;
 pub mod exec;

@@ -2,7 +2,7 @@
 
 use crate::host::{PolicyArg, find_named, find_profile, host_help};
 use crate::verbs::profile::{self, ProfileFile};
-use crate::{complain, values};
+use crate::{complain, cpu_file, values};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,6 +62,10 @@ pub struct RunArgs {
     policy: PolicyArg,
     /// Kernel whose KVM is played [default: the profile's, or the first that has what --services, --targets and
     /// --identity ask for]
+    /// CPU that the guest sees, as `ulna baseline` writes it: lowers within --host
+    #[arg(long, value_name = "F")]
+    cpu: Option<PathBuf>,
+    /// Kernel whose KVM is played [default: the profile's, or the first that has what --services and --targets name]
     #[arg(long, value_name = "MAJOR.MINOR", value_parser = values::kernel)]
     abi: Option<KernelLevel>,
     /// Hypercall services, as psci=1.1,trng=off
@@ -150,6 +154,15 @@ enum EngineArg {
     Check,
 }
 
+impl From<GicArg> for GicVersion {
+    fn from(g: GicArg) -> GicVersion {
+        match g {
+            GicArg::V2 => GicVersion::V2,
+            GicArg::V3 => GicVersion::V3,
+        }
+    }
+}
+
 impl RunArgs {
     /// Runs the machine.
     pub fn call(self) -> ExitStatus {
@@ -184,6 +197,10 @@ impl RunArgs {
             report: profiles.as_ref().map(ProfileFile::sink),
         };
         let config = Config { targets, identities, ..self.config() };
+        let cpu = self.cpu.as_deref().map(|f| cpu_file::settings(f, &profile, self.policy)).transpose()?;
+        let gic = cpu_file::gic(cpu.as_ref().and_then(|c| c.gic), self.gic.map(GicVersion::from))?;
+        let cpu = cpu.map(cpu_file::for_vmm).unwrap_or_default();
+        let config = Config { targets, cpu, gic, ..self.config() };
         let (outside, random) = match clock {
             ClockArg::Host => host_outside(),
             ClockArg::Insn => repeatable_outside(),
@@ -240,11 +257,7 @@ impl RunArgs {
             cpus: self.cpus,
             max_cpus: self.max_cpus.unwrap_or(self.cpus),
             memory: self.memory,
-            gic: match self.gic {
-                Some(GicArg::V2) => GicVersion::V2,
-                Some(GicArg::V3) => GicVersion::V3,
-                None => GicVersion::Best,
-            },
+            gic: GicVersion::Best,
             clock: match self.clock {
                 ClockArg::Host => Clock::Host,
                 ClockArg::Insn => Clock::Instructions,
@@ -257,6 +270,7 @@ impl RunArgs {
             services: self.services.unwrap_or_default(),
             targets: Vec::new(),
             identities: Vec::new(),
+            cpu: Default::default(),
             control,
         }
     }
