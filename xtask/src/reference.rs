@@ -34,6 +34,11 @@ pub fn run(a: &Args) -> Result<()> {
         ("run.md", run_page()?),
         ("instructions.md", coverage::coverage(coverage::SAMPLES)?.page),
         ("registers.md", registers_page()?),
+        ("plan.md", help_page("plan", &["plan", "baseline"])?),
+        (
+            "hosts-verb.md",
+            help_page("hosts", &["hosts", "hosts list", "hosts show", "hosts diff", "hosts matrix"])?,
+        ),
         ("regs.md", help_page("regs", &["regs", "regs decode", "regs diff"])?),
         ("caps.md", help_page("caps", &["caps"])?),
         ("selftests.md", help_page("selftests", &["selftests"])?),

@@ -34,6 +34,11 @@ pub const CSSELR_MAX: u16 = 14;
 /// Since this kernel a vCPU's caches are its own.
 const OWN_CACHES: KernelLevel = KernelLevel { major: 6, minor: 3 };
 
+/// Whether KVM of this kernel makes up the caches that guests see.
+pub fn makes_up_caches(kernel: KernelLevel) -> bool {
+    kernel >= OWN_CACHES
+}
+
 /// How far the software CPU may go beyond the profile's silicon and kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Policy {
@@ -101,7 +106,7 @@ impl Machine {
             sve: profile.sve.as_ref().map(|s| s.lengths.clone()).unwrap_or_default(),
             priority_bits: profile.gic.priority_bits,
             absent: profile.absent.as_ref().map(|a| a.regs.clone()).unwrap_or_default(),
-            host_caches: (profile.kernel < OWN_CACHES).then(|| profile.cache.ccsidr.clone()),
+            host_caches: (!makes_up_caches(profile.kernel)).then(|| profile.cache.ccsidr.clone()),
             host,
             listed: OnceLock::new(),
         }

@@ -5,6 +5,7 @@ use crate::blocker::{Avoid, Blocker, Class};
 use crate::check::{FEATURES, Target, takes_ctlr};
 use crate::guest::{Gic, Guest, VLS, own_ctlr};
 use crate::host::Host;
+use std::cell::OnceCell;
 use ulna_arm_regs::SysReg;
 use ulna_arm_regs::id::IdReg;
 use ulna_kvm_abi::RegId;
@@ -20,6 +21,8 @@ pub(crate) struct Ask<'a> {
     source: Machine,
     /// The same guest without a feature, and the destination for it; by feature.
     without: Vec<(&'static str, VcpuFeatures, Guest, Target)>,
+    /// What blocks at the same destination under the policy `soft`, once somebody asked.
+    soft: OnceCell<Vec<String>>,
 }
 
 impl<'a> Ask<'a> {
@@ -36,7 +39,7 @@ impl<'a> Ask<'a> {
                 (name, f, g, t)
             })
             .collect();
-        Ask { guest, from, to, target, source, without }
+        Ask { guest, from, to, target, source, without, soft: OnceCell::new() }
     }
 
     /// Can the guest be started on its host so that the register reads `v`?
@@ -211,9 +214,11 @@ fn soft(ask: &Ask<'_>, b: &Blocker) -> Option<Avoid> {
     if ask.to.strict || ask.to.policy == Policy::Soft && ask.from.policy == Policy::Soft {
         return None;
     }
-    let there = ask.to.with_policy(Policy::Soft);
-    let alone = crate::check::plan(ask.guest, None, &there);
-    if ask.to.policy == Policy::Hw && !alone.blockers.iter().any(|o| o.what == b.what && o.field == b.field) {
+    let left = ask.soft.get_or_init(|| {
+        let alone = crate::check::plan(ask.guest, None, &ask.to.with_policy(Policy::Soft));
+        alone.blockers.iter().map(Blocker::name).collect()
+    });
+    if ask.to.policy == Policy::Hw && !left.contains(&b.name()) {
         return Some(Avoid::SoftDestination);
     }
     // Nothing lowers the set of vector lengths but the guest's own choice.

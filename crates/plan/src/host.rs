@@ -88,10 +88,8 @@ impl Host {
             }
             Named::Sys(SysReg::ICC_CTLR_EL1) => Some(&p.gic.source),
             // Made up from the line sizes of CTR_EL0 since Linux 6.3.
-            Named::Ccsidr(_) => match self.machine(VcpuFeatures::NONE).ccsidr_writable() {
-                true => self.reg_source(SysReg::CTR_EL0),
-                false => Some(&p.cache.source),
-            },
+            Named::Ccsidr(_) if ulna_machine::makes_up_caches(p.kernel) => self.reg_source(SysReg::CTR_EL0),
+            Named::Ccsidr(_) => Some(&p.cache.source),
             Named::Sys(SysReg::CLIDR_EL1) => self.reg_source(SysReg::CTR_EL0),
             Named::Sys(r) => self.reg_source(r),
             Named::Firmware(Firmware::Workaround(_)) => Some(&p.mitigations.source),

@@ -4,6 +4,7 @@ use crate::verbs::baseline::BaselineArgs;
 use crate::verbs::caps::CapsArgs;
 use crate::verbs::ctl::{CtlArgs, ListArgs, StopArgs};
 use crate::verbs::exec::{ExecArgs, ServeArgs};
+use crate::verbs::hosts::HostsArgs;
 use crate::verbs::plan::PlanArgs;
 use crate::verbs::regs::RegsArgs;
 use crate::verbs::run::RunArgs;
@@ -40,6 +41,8 @@ pub enum Command {
     Plan(PlanArgs),
     /// Write the most that a guest can have and yet go to all of several hosts.
     Baseline(BaselineArgs),
+    /// List, show and compare the hosts that can be played, and who can move where.
+    Hosts(HostsArgs),
     /// List, name and compare the registers that KVM shows.
     Regs(RegsArgs),
     /// List the capabilities of KVM.
@@ -60,6 +63,7 @@ impl Command {
             Command::Serve(args) => args.call(),
             Command::Plan(args) => args.call(),
             Command::Baseline(args) => args.call(),
+            Command::Hosts(args) => args.call(),
             Command::Regs(args) => args.call(),
             Command::Caps(args) => args.call(),
             Command::Selftests(args) => args.call(),

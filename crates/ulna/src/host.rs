@@ -36,6 +36,25 @@ pub enum PolicyArg {
     Soft,
 }
 
+impl PolicyArg {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            PolicyArg::Hw => "hw",
+            PolicyArg::Soft => "soft",
+        }
+    }
+}
+
+impl From<Policy> for PolicyArg {
+    fn from(p: Policy) -> PolicyArg {
+        match p {
+            Policy::Hw => PolicyArg::Hw,
+            Policy::Soft => PolicyArg::Soft,
+        }
+    }
+}
+
 impl From<PolicyArg> for Policy {
     fn from(p: PolicyArg) -> Policy {
         match p {

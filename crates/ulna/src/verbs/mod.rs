@@ -4,6 +4,7 @@ pub mod baseline;
 pub mod caps;
 pub mod ctl;
 pub mod exec;
+pub mod hosts;
 pub mod plan;
 pub mod profile;
 pub mod regs;
