@@ -61,7 +61,7 @@ pub(crate) fn common_field(machines: &[&Machine], r: SysReg, f: &IdField) -> Opt
 
 /// The baseline of `hosts`.
 pub fn baseline(hosts: &[Host]) -> Baseline {
-    let all = hosts.iter().map(Host::usual_features).reduce(|a, b| common_features(a, b));
+    let all = hosts.iter().map(Host::usual_features).reduce(common_features);
     let mut best = with(hosts, all.unwrap_or_default());
     // Without a feature in which the hosts differ they may have more in common.
     for f in [VcpuFeatures::PTRAUTH, VcpuFeatures::SVE, VcpuFeatures::PMU_V3] {

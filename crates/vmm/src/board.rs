@@ -137,12 +137,11 @@ impl Board {
         if !config.identities.is_empty() {
             identity::prepare(&*vm)?;
         }
-        let (mut vcpus, init) = make_vcpus(&*vm, config.max_cpus, config.services.without())?;
-        must("telling vCPUs who they are", identity::apply(&mut vcpus, &config.identities))?;
         config.cpu.prepare(&*vm)?;
         let without = config.services.without() | config.cpu.without;
         let (mut vcpus, init) = make_vcpus(&*vm, config.max_cpus, without)?;
         config.cpu.apply(&*vm, &mut vcpus)?;
+        must("telling vCPUs who they are", identity::apply(&mut vcpus, &config.identities))?;
         config.services.apply(&mut *vcpus[0])?;
         config.cpu.check(&mut *vcpus[0])?;
         if !config.targets.is_empty() {
