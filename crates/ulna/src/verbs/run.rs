@@ -196,11 +196,10 @@ impl RunArgs {
             difference: Some(Arc::new(complain)),
             report: profiles.as_ref().map(ProfileFile::sink),
         };
-        let config = Config { targets, identities, ..self.config() };
         let cpu = self.cpu.as_deref().map(|f| cpu_file::settings(f, &profile, self.policy)).transpose()?;
         let gic = cpu_file::gic(cpu.as_ref().and_then(|c| c.gic), self.gic.map(GicVersion::from))?;
         let cpu = cpu.map(cpu_file::for_vmm).unwrap_or_default();
-        let config = Config { targets, cpu, gic, ..self.config() };
+        let config = Config { targets, identities, cpu, gic, ..self.config() };
         let (outside, random) = match clock {
             ClockArg::Host => host_outside(),
             ClockArg::Insn => repeatable_outside(),
