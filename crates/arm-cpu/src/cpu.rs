@@ -16,12 +16,17 @@ use crate::mem::tlb::{CtxKey, Tlb, TlbOp};
 use crate::pmu::Pmu;
 use crate::shared::{Pe, Request, Ticket, VmShared};
 use crate::state::{CpuState, daif};
+use crate::tsc::TscSegment;
 use crate::{CpuLines, Feat, FeatSet, SysReg};
 
 /// The system counter, without any offset.
 pub trait Clock: Send + Sync {
     /// The physical counter now, in ticks of CNTFRQ. `icount` is the number of instructions this PE has executed.
     fn counter(&self, icount: u64) -> u64;
+    /// How it follows the host's time stamp counter for now, if it does.
+    fn segment(&self) -> Option<TscSegment> {
+        None
+    }
     /// Does the same `icount` always give the same value?
     fn repeatable(&self) -> bool {
         true

@@ -40,6 +40,7 @@ pub mod simd;
 pub mod state;
 pub mod syndrome;
 pub mod sysreg;
+pub mod tsc;
 
 pub use cpu::{Cpu, CpuConfig};
 pub use decode::Op;

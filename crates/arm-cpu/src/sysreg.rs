@@ -200,7 +200,11 @@ pub fn read(cpu: &mut Cpu, row: Option<SysReg>, enc: u16, rt: u8) -> Result<u64,
             cpu.fp_access()?;
             cpu.state.fpsr.into()
         }
-        CNTVCT_EL0 | CNTVCTSS_EL0 => cpu.cntvct(),
+        CNTVCT_EL0 | CNTVCTSS_EL0 => {
+            let v = cpu.cntvct();
+            cpu.note_clock();
+            v
+        }
         CNTPCT_EL0 | CNTPCTSS_EL0 => cpu.cntpct(),
         ISR_EL1 => {
             let l = cpu.lines.get();

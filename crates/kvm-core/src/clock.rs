@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ulna_arm_cpu::cpu::Clock;
+use ulna_arm_cpu::tsc::TscSegment;
+
+use crate::clock_tsc::TscClock;
 
 /// Where the counter comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -20,6 +23,8 @@ pub(crate) struct SystemClock {
     kind: ClockKind,
     hz: AtomicU64,
     start: Instant,
+    /// The host's clock by its time stamp counter, where that may be used.
+    tsc: Option<TscClock>,
     /// Nanoseconds that passed while the vCPU of an instruction clock waited.
     skipped_ns: AtomicU64,
 }
@@ -30,6 +35,7 @@ impl SystemClock {
             kind,
             hz: AtomicU64::new(hz.max(1)),
             start: Instant::now(),
+            tsc: if kind == ClockKind::Host { TscClock::new() } else { None },
             skipped_ns: AtomicU64::new(0),
         }
     }
@@ -41,6 +47,9 @@ impl SystemClock {
     /// Counts at another rate, before anybody has looked.
     pub fn set_hz(&self, hz: u64) {
         self.hz.store(hz.max(1), Ordering::Relaxed);
+        if let Some(t) = &self.tsc {
+            t.restart();
+        }
     }
 
     pub fn kind(&self) -> ClockKind {
@@ -85,7 +94,13 @@ impl Clock for SystemClock {
     fn repeatable(&self) -> bool {
         self.kind() == ClockKind::Insn
     }
+    fn segment(&self) -> Option<TscSegment> {
+        self.tsc.as_ref()?.segment()
+    }
     fn counter(&self, icount: u64) -> u64 {
+        if let Some(t) = &self.tsc {
+            return t.counter(self.hz(), || self.start.elapsed());
+        }
         (u128::from(self.now_ns(icount)) * u128::from(self.hz()) / 1_000_000_000) as u64
     }
 }

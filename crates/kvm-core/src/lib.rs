@@ -12,6 +12,7 @@
 mod attrs;
 mod caps;
 mod clock;
+mod clock_tsc;
 mod coalesced;
 mod debug;
 mod device;

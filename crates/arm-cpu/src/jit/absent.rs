@@ -29,6 +29,7 @@ impl Cpu {
         0
     }
     pub(crate) fn update_fetch(&mut self) {}
+    pub(crate) fn note_clock(&mut self) {}
     pub(crate) fn run_translated(&mut self) -> Exit {
         self.run_blocks()
     }

@@ -547,6 +547,10 @@ impl Asm {
     pub fn stc(&mut self) {
         self.byte(0xf9);
     }
+    /// `lfence; rdtsc`.
+    pub fn rdtsc(&mut self) {
+        self.bytes(&[0x0f, 0xae, 0xe8, 0x0f, 0x31]);
+    }
     /// `cdq` or `cqo`.
     pub fn cqo(&mut self, w: bool) {
         if w {

@@ -1,6 +1,6 @@
 //! Branches, and the system instructions that need no handler.
 
-use super::asm::{Alu, Cc, Rm, r};
+use super::asm::{Alu, Cc, Rm, Shift, Unary, r};
 use super::layout;
 use super::translate::{Block, mode};
 use crate::decode::Op;
@@ -109,6 +109,8 @@ impl Block<'_> {
                 self.a.fence();
                 self.a.bind(back);
             }
+            // Blocks end there; what changed their code or translation has invalidated them already.
+            ISB => {}
             CLREX => self.a.store8_i(layout::monitor::ARMED, 0),
             MRS => return self.read_register(i),
             MSR_reg => match SysReg::ALL.get(i.imm as usize) {
@@ -138,6 +140,12 @@ impl Block<'_> {
                 | SysReg::TTBR1_EL1
                 | SysReg::TCR_EL1),
             ) if el1 => *r,
+            Some(r @ (SysReg::CNTVCT_EL0 | SysReg::CNTVCTSS_EL0))
+                if *r == SysReg::CNTVCT_EL0 || self.features.has(Feat::ECV) =>
+            {
+                self.read_counter(i, el1);
+                return true;
+            }
             Some(SysReg::SP_EL0) if el1 => {
                 let (slow, back) = self.slow_path(i);
                 self.a.alu8_i(Alu::Cmp, layout::SPSEL, 0);
@@ -150,6 +158,30 @@ impl Block<'_> {
         };
         self.load_x(i.rd, layout::sys(plain));
         true
+    }
+
+    /// CNTVCT_EL0 by the host's time stamp counter (see [`crate::tsc::TscSegment`]); the handler knows what comes after.
+    fn read_counter(&mut self, i: &Insn, el1: bool) {
+        let (slow, back) = self.slow_path(i);
+        if !el1 {
+            // CNTKCTL_EL1.EL0VCTEN
+            self.a.test8_i(layout::sys(SysReg::CNTKCTL_EL1), 2);
+            self.a.jcc(Cc::E, slow);
+        }
+        self.a.rdtsc();
+        self.a.shift(Shift::Shl, true, r::RDX, 32);
+        self.a.alu(Alu::Or, true, r::RAX, r::RDX);
+        self.a.alu(Alu::Sub, true, r::RAX, layout::CLOCK_START);
+        self.a.alu(Alu::Cmp, true, r::RAX, layout::CLOCK_LEN);
+        self.a.jcc(Cc::Ae, slow);
+        self.a.unary(Unary::Mul, true, layout::CLOCK_MULT);
+        self.a.alu(Alu::Add, true, r::RAX, layout::CLOCK_BASE);
+        self.a.alu(Alu::Adc, true, r::RDX, layout::CLOCK_BASE.plus(8));
+        const { assert!(crate::tsc::TSC_SHIFT == 32) };
+        self.a.shrd(true, r::RAX, r::RDX, 32);
+        self.a.alu(Alu::Sub, true, r::RAX, layout::CNTVOFF);
+        self.put(i.rd, r::RAX);
+        self.a.bind(back);
     }
 
     fn load_x(&mut self, rd: u8, m: super::asm::Mem) {

@@ -73,6 +73,17 @@ pub const LINK: Mem = hot(offset_of!(Hot, link));
 /// The host's control and status of SIMD arithmetic.
 pub const MXCSR: Mem = hot(offset_of!(Hot, mxcsr));
 
+/// The counter by the host's time stamps: the first one, their number, ticks each, ticks at the start.
+pub const CLOCK_START: Mem = hot(offset_of!(Hot, clock_start));
+/// See there.
+pub const CLOCK_LEN: Mem = hot(offset_of!(Hot, clock_len));
+/// See there.
+pub const CLOCK_MULT: Mem = hot(offset_of!(Hot, clock_mult));
+/// See there.
+pub const CLOCK_BASE: Mem = hot(offset_of!(Hot, clock_base));
+/// CNTVOFF_EL2.
+pub const CNTVOFF: Mem = at(offset_of!(Cpu, cntvoff));
+
 /// Vector registers stand in host registers.
 pub const LIVE: Mem = hot(offset_of!(Hot, live));
 /// Forms of flags after comparisons of floating-point numbers, by AH after `lahf`; the second with operands swapped.
@@ -133,6 +144,8 @@ pub mod consts {
     pub const HALF: [Mem; 2] = [c(27), c(28)];
     /// One, single and double.
     pub const ONE: [Mem; 2] = [c(29), c(30)];
+    /// Which bytes, which halfwords bring the four parts of structures together.
+    pub const FOURS: [Mem; 2] = [c(34), c(35)];
     /// What SHA-1 adds in each quarter of its rounds.
     pub const SHA1: [Mem; 3] = [c(31), c(32), c(33)];
 }

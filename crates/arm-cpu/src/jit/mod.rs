@@ -95,7 +95,7 @@ pub(crate) const JUMP_ENTRIES: usize = 16384;
 #[derive(Debug)]
 pub(crate) struct Hot {
     /// Constants of vector instructions.
-    pub consts: [u128; 34],
+    pub consts: [u128; 36],
     /// Fuel when not in its register.
     pub fuel: i64,
     /// Fetch contexts by half of the address space, shifted above the address.
@@ -118,6 +118,14 @@ pub(crate) struct Hot {
     pub mxcsr: u32,
     /// Not zero: vector registers stand in host registers.
     pub live: u32,
+    /// How the counter follows the host's time stamps: from which one on, how many, ticks each, ticks at the start.
+    pub clock_start: u64,
+    /// See there.
+    pub clock_len: u64,
+    /// See there.
+    pub clock_mult: u64,
+    /// See there.
+    pub clock_base: [u64; 2],
     /// Forms of flags after comparisons of floating-point numbers.
     pub compared: [[u16; 0x48]; 2],
 }
@@ -198,6 +206,8 @@ impl Default for Hot {
                 words(0x5a82_7999),
                 words(0x6ed9_eba1),
                 words(0x8f1b_bcdc),
+                u128::from_le_bytes([0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]),
+                u128::from_le_bytes([0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15]),
             ],
             fuel: 0,
             fetch: [0; 2],
@@ -210,6 +220,10 @@ impl Default for Hot {
             flags: 0,
             mxcsr: MXCSR,
             live: 0,
+            clock_start: 0,
+            clock_len: 0,
+            clock_mult: 0,
+            clock_base: [0; 2],
             compared: [compared(0, 0x8100), compared(0x8100, 0)],
         }
     }

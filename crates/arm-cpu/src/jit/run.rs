@@ -168,6 +168,17 @@ impl Cpu {
         }
     }
 
+    /// The counter was read: until its rate is looked at again, generated code may do so.
+    pub(crate) fn note_clock(&mut self) {
+        if self.jit.on()
+            && let Some(s) = self.config.clock.segment()
+        {
+            let hot = &mut self.jit.hot;
+            (hot.clock_start, hot.clock_len, hot.clock_mult) = (s.start, s.len, s.mult);
+            hot.clock_base = [s.base as u64, (s.base >> 64) as u64];
+        }
+    }
+
     fn refuel(&mut self) {
         let fuel = self.limit.saturating_sub(self.state.icount).min(i64::MAX as u64);
         self.jit.limit = self.limit;

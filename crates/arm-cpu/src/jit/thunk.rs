@@ -75,6 +75,24 @@ pub fn lookup(a: &mut Asm, miss: super::asm::Label) {
     a.jmp_rm(Mem::at(r::RCX, 8));
 }
 
+/// The same for a PC that is likely to lie in one half of the address space: elsewhere it goes to `miss`, for no entry has
+/// such a tag. (Bit 63 of a tag is that of the PC.)
+pub fn lookup_in(a: &mut Asm, half: usize, miss: super::asm::Label) {
+    use super::asm::Shift;
+    a.mov(false, r::RCX, r::RAX);
+    if half == 0 {
+        a.alu(Alu::Add, false, r::RCX, layout::HASH);
+    }
+    a.mov(true, r::RDX, layout::FETCH.plus(8 * half as i32));
+    a.alu_i(Alu::And, false, r::RCX, (super::JUMP_ENTRIES as i32 - 1) << 2);
+    a.alu(Alu::Xor, true, r::RDX, r::RAX);
+    a.shift(Shift::Shl, false, r::RCX, 2);
+    a.alu(Alu::Add, true, r::RCX, layout::JUMPS);
+    a.alu(Alu::Cmp, true, r::RDX, Mem::at(r::RCX, 0));
+    a.jcc(Cc::Ne, miss);
+    a.jmp_rm(Mem::at(r::RCX, 8));
+}
+
 /// Assembles all of them; `handler` is the address of [`super::run::exec_site`].
 pub fn assemble(a: &mut Asm, handler: u64) -> Thunks {
     let saved = [r::RBX, r::RBP, r::R12, r::R13, r::R14, r::R15];

@@ -384,7 +384,11 @@ impl Block<'_> {
     pub fn go_indirect(&mut self) {
         let out = self.a.label();
         self.look_at_lines(out);
-        super::thunk::lookup(&mut self.a, out);
+        // Most stay in their half of the address space.
+        let miss = self.a.label();
+        super::thunk::lookup_in(&mut self.a, (self.start >> 63) as usize, miss);
+        self.a.bind(miss);
+        self.a.jmp_to(self.code.thunks.jump);
         self.a.bind(out);
         self.a.jmp_to(self.code.thunks.leave_pc);
     }

@@ -150,6 +150,13 @@ impl Block<'_> {
                 }
                 self.vector_put(i.rd, X0);
             }
+            // By the width of an element.
+            SHLL_v if size < 3 => {
+                let from = if q { self.v_upper(i.rn, X0) } else { self.v(i.rn) };
+                self.a.v2(p38([0x30, 0x33, 0x35][size]), X0, from);
+                self.a.v_shift(0x71 + size as u8, 6, X0, X0, 8 << size);
+                self.vector_put(i.rd, X0);
+            }
             ZIP1 => {
                 self.three(i, q, UNPACK_LOW[size]);
             }
@@ -230,7 +237,19 @@ impl Block<'_> {
         if q { self.v_target(n, X0) } else { X0 }
     }
 
+    /// Does the operation on what stands below 64 bits with zeros above leave zeros above?
+    fn stays_low(&self, q: bool, op: V, sources: [u8; 2]) -> bool {
+        let mixes = [PCMPEQ, UNPACK_LOW, UNPACK_HIGH].concat().contains(&op);
+        !q && !mixes && sources.iter().all(|n| self.zero_above[usize::from(*n)] <= LOW64)
+    }
+
     fn three(&mut self, i: &Insn, q: bool, op: V) {
+        if self.stays_low(q, op, [i.rn, i.rm]) {
+            let n = self.vx(i.rn, X0);
+            let (m, d) = (self.v(i.rm), self.v_target(i.rd, X0));
+            self.a.v3(op, d, n, m);
+            return self.v_put(i.rd, d, LOW64);
+        }
         let n = self.vx(i.rn, X0);
         let (m, d) = (self.v(i.rm), self.target_of(i.rd, q));
         self.a.v3(op, d, n, m);
@@ -286,6 +305,11 @@ impl Block<'_> {
 
     fn shift_imm(&mut self, i: &Insn, q: bool, size: usize, digit: u8, add: Option<V>) {
         let n = self.vx(i.rn, X0);
+        if add.is_none() && self.stays_low(q, PAND, [i.rn, i.rn]) {
+            let d = self.v_target(i.rd, X0);
+            self.a.v_shift(0x70 + size as u8, digit, d, n, i.imm as u8);
+            return self.v_put(i.rd, d, LOW64);
+        }
         let d = if add.is_some() { X0 } else { self.target_of(i.rd, q) };
         self.a.v_shift(0x70 + size as u8, digit, d, n, i.imm as u8);
         if let Some(add) = add {

@@ -496,6 +496,7 @@ impl Block<'_> {
             Replicate,
             Element,
             Two,
+            Four,
         }
         let load = i.bit(22);
         let q = i.bit(30);
@@ -509,6 +510,7 @@ impl Block<'_> {
             LD1_b | LD1_b_post | LD1_h | LD1_h_post | LD1_s | LD1_s_post | LD1_d | LD1_d_post | ST1_b
             | ST1_b_post | ST1_h | ST1_h_post | ST1_s | ST1_s_post | ST1_d | ST1_d_post => Kind::Element,
             LD2_m | LD2_m_post | ST2_m | ST2_m_post if q => Kind::Two,
+            LD4_m | LD4_m_post if q && size < 3 => Kind::Four,
             _ => return false,
         };
         let (slow, back) = self.slow_path(i);
@@ -517,6 +519,7 @@ impl Block<'_> {
         let bytes = match kind {
             Kind::Run(n) => n << step,
             Kind::Two => 32,
+            Kind::Four => 64,
             _ => 1 << size,
         };
         let host = self.tlb_hit(bytes, !load, slow);
@@ -542,6 +545,7 @@ impl Block<'_> {
                 self.a.v2i(extract(size), x, host, i.ra);
             }
             Kind::Two => self.two_registers(i, load, size as usize, host),
+            Kind::Four => self.four_registers(i, size as usize, host),
         }
         if i.aux & 0x80 != 0 {
             if i.rm == 31 {
@@ -554,6 +558,37 @@ impl Block<'_> {
         }
         self.a.bind(back);
         true
+    }
+
+    /// LD4 of 64 bytes: within each quarter, what belongs to one register comes together; then rows become columns.
+    fn four_registers(&mut self, i: &Insn, size: usize, host: super::asm::Mem) {
+        const LOAD: V = V(Pp::F3, Map::M0F, false, 0x6f);
+        const LOW: [V; 2] = [p(0x62), p(0x6c)];
+        const HIGH: [V; 2] = [p(0x6a), p(0x6d)];
+        let rd = |k: u8| i.rd.wrapping_add(k) & 31;
+        for (k, x) in [X0, X1, X0, X1].into_iter().enumerate() {
+            self.a.v2(LOAD, x, host.plus(16 * k as i32));
+            if size < 2 {
+                self.a.v3(p38(0x00), x, x, consts::FOURS[size]);
+            }
+            if k == 1 {
+                self.a.v3(LOW[0], X2, X0, X1);
+                self.a.v3(HIGH[0], X3, X0, X1);
+                // For a while.
+                self.v_put(rd(2), X3, ALL);
+            }
+        }
+        self.a.v3(LOW[0], X3, X0, X1);
+        self.a.v3(HIGH[0], X0, X0, X1);
+        self.a.v3(LOW[1], X1, X2, X3);
+        self.v_put(rd(0), X1, ALL);
+        self.a.v3(HIGH[1], X1, X2, X3);
+        self.v_put(rd(1), X1, ALL);
+        let upper = self.vx(rd(2), X2);
+        self.a.v3(HIGH[1], X1, upper, X0);
+        self.v_put(rd(3), X1, ALL);
+        self.a.v3(LOW[1], X1, upper, X0);
+        self.v_put(rd(2), X1, ALL);
     }
 
     /// LD2, ST2 of 32 bytes.
