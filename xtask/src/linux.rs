@@ -68,6 +68,7 @@ pub fn run(a: &Args) -> Result<()> {
     story("a GICv2 host boots", &|| gicv2(a))?;
     story("vCPUs that are enabled while it runs", &|| hotplug(a))?;
     story("a pause that the guest does not see", &|| pause(a))?;
+    story("a snapshot, and the same guest goes on from it", &|| snapshot(a))?;
     story("the PMU: counters and their interrupt", &|| pmu(a))?;
     story("hypercall services come and go", &|| services::on_and_off(a))?;
     story("CPUs of two kinds by name", &|| services::identities(a))?;
@@ -193,6 +194,33 @@ fn cmdline(bench: &str) -> String {
 fn tail(s: &str) -> String {
     let lines: Vec<&str> = s.lines().collect();
     lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+/// A guest in the middle of its work is saved and ended; another process goes on with it.
+fn snapshot(a: &Args) -> Result<()> {
+    let place = tempfile::tempdir()?;
+    let at = |name: &str| place.path().join(name).display().to_string();
+    let (first, second, dir) = (at("first.sock"), at("second.sock"), at("snap"));
+    let mut g = Guest::start(a, "shell", &["--cpus", "2", "--memory", "512M", "--control", &first])?;
+    g.wait("# ", 90)?;
+    // A sum that takes a while, in the background, and a variable of the shell.
+    g.shell("SECRET=42; (i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo counted $i > /counted) &")?;
+    let ulna = |args: &[&str]| -> Result<String> {
+        let o = Command::new(&a.ulna).args(args).output()?;
+        ensure!(o.status.success(), "{args:?}: {}", String::from_utf8_lossy(&o.stderr));
+        Ok(String::from_utf8(o.stdout)?)
+    };
+    let said = ulna(&["snapshot", &first, &dir, "--stop"])?;
+    g.ends_well(10)?;
+    println!("linux: {}", said.trim());
+    let mut command = Command::new(&a.ulna);
+    command.args(["restore", &dir, "--control", &second, "--verify", "--engine", a.engine.name()]);
+    let mut g = Guest::launch(command)?;
+    let answer =
+        g.shell("echo is $SECRET; wait; cat /counted; dmesg | grep -ciE 'stall|clocksource.*unstable|BUG'")?;
+    ensure!(answer.contains("is 42") && answer.contains("counted 200000"), "{answer:?}");
+    ensure!(answer.trim_end().ends_with('0'), "the kernel complains: {answer:?}");
+    power_off(&mut g)
 }
 
 fn boots(a: &Args, cpus: u32) -> Result<()> {

@@ -107,6 +107,7 @@ impl Items {
 #[derive(Debug, Clone)]
 pub struct FwCfg {
     items: BTreeMap<u16, Arc<[u8]>>,
+    key: u16,
     selected: Arc<[u8]>,
     at: usize,
     dma_high: u32,
@@ -115,13 +116,15 @@ pub struct FwCfg {
 impl FwCfg {
     /// A device after reset, with its first item selected.
     pub fn new(items: Items) -> FwCfg {
-        let mut device = FwCfg { items: items.finish(), selected: [].as_slice().into(), at: 0, dma_high: 0 };
+        let mut device =
+            FwCfg { items: items.finish(), key: 0, selected: [].as_slice().into(), at: 0, dma_high: 0 };
         device.select(key::SIGNATURE);
         device
     }
 
     /// Selects an item, from its start. One that does not exist is empty.
     pub fn select(&mut self, number: u16) {
+        self.key = number;
         self.selected = self.items.get(&number).cloned().unwrap_or_else(|| [].as_slice().into());
         self.at = 0;
     }
@@ -181,6 +184,19 @@ impl<M: GuestAddressSpace> FwCfgMmio<M> {
         FwCfgMmio { model: FwCfg::new(items), memory }
     }
 
+    /// State for a snapshot.
+    pub fn save(&self) -> state::V1 {
+        let m = &self.model;
+        state::V1 { key: m.key, at: m.at as u64, dma_high: m.dma_high }
+    }
+
+    /// Takes over a saved state; the items are those that the device was made with.
+    pub fn restore(&mut self, v1: &state::V1) {
+        self.model.select(v1.key);
+        self.model.at = usize::try_from(v1.at).unwrap_or(usize::MAX);
+        self.model.dma_high = v1.dma_high;
+    }
+
     /// A transfer as the structure at `at` says: control, length, address, all big-endian. Control is set to zero at the
     /// end, or to the error bit.
     fn transfer(&mut self, at: u64) {
@@ -236,6 +252,20 @@ impl<M: GuestAddressSpace + Send> MmioDevice for FwCfgMmio<M> {
         if let Some(at) = self.model.write(offset, data) {
             self.transfer(at);
         }
+    }
+}
+
+/// State for snapshots, record `("fw_cfg", 1)`.
+pub mod state {
+    /// Version 1.
+    #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+    pub struct V1 {
+        /// The selected item.
+        pub key: u16,
+        /// Bytes of it that were read.
+        pub at: u64,
+        /// Upper half of the address of a transfer.
+        pub dma_high: u32,
     }
 }
 

@@ -35,6 +35,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod carry;
 pub mod flash;
 pub mod fw_cfg;
 mod mmio;
@@ -43,4 +44,5 @@ pub mod pl031;
 pub mod pl061;
 pub mod virtio;
 
+pub use carry::{Carried, Misfit};
 pub use mmio::{Attention, IrqLine, Level, MmioDevice};

@@ -138,7 +138,7 @@ impl Pl031 {
 /// State for snapshots, record `("pl031", 1)`.
 pub mod state {
     /// Version 1.
-    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
     #[allow(missing_docs)] // the names are the manual's; offset and alarm as in the model
     pub struct V1 {
         pub offset: u32,

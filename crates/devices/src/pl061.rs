@@ -161,7 +161,7 @@ impl Pl061 {
 /// State for snapshots, record `("pl061", 1)`.
 pub mod state {
     /// Version 1.
-    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
     #[allow(missing_docs)] // the names are the manual's
     pub struct V1 {
         pub out: u8,

@@ -9,9 +9,13 @@ use std::sync::Arc;
 
 pub use ulna_kvm_abi as abi;
 pub use ulna_kvm_abi::{Errno, RegId, VcpuInit};
-pub use vm_memory::GuestRegionMmap;
+use vm_memory::bitmap::AtomicBitmap;
 
 pub mod software;
+
+/// Guest memory. It notes the pages that are written through it, which are the VMM's writes and its devices'; the guest's
+/// are in KVM's dirty log.
+pub type GuestRegion = vm_memory::GuestRegionMmap<AtomicBitmap>;
 
 /// Result of a request.
 pub type Result<T> = std::result::Result<T, Errno>;
@@ -33,7 +37,7 @@ pub trait Vm: Send + Sync {
     /// KVM_ENABLE_CAP.
     fn enable_cap(&self, cap: u32, args: [u64; 4]) -> Result<()>;
     /// Shows `region` to the guest at `gpa` as memory slot `slot`. Flags are those of KVM_SET_USER_MEMORY_REGION.
-    fn set_memory(&self, slot: u32, gpa: u64, region: Arc<GuestRegionMmap>, flags: u32) -> Result<()>;
+    fn set_memory(&self, slot: u32, gpa: u64, region: Arc<GuestRegion>, flags: u32) -> Result<()>;
     /// Moves a slot to another address, or changes its flags.
     fn change_memory(&self, slot: u32, gpa: u64, flags: u32) -> Result<()>;
     /// Deletes a slot.
@@ -64,6 +68,14 @@ pub trait Vm: Send + Sync {
     fn register_irqfd(&self, fd: Arc<OwnedFd>, gsi: u32) -> Result<()>;
     /// Takes it back.
     fn unregister_irqfd(&self, fd: &Arc<OwnedFd>, gsi: u32) -> Result<()>;
+    /// KVM_GET_DIRTY_LOG: one bit a page of a slot that logs; the pages are clean afterwards.
+    fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>>;
+    /// Registers of which the VM has one value; empty where KVM has no such list.
+    fn reg_list(&self) -> Vec<RegId>;
+    /// The value with which a register may be left out where nobody knows it.
+    fn neutral_value(&self, id: RegId) -> Option<u64>;
+    /// CNTFRQ_EL0 as the guest sees it.
+    fn counter_hz(&self) -> u64;
     /// KVM_ARM_SET_COUNTER_OFFSET.
     fn set_counter_offset(&self, offset: u64) -> Result<()>;
     /// KVM_ARM_VM_SMCCC_FILTER.

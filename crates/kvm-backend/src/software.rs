@@ -8,10 +8,10 @@ pub use ulna_kvm_core::{
     ClockKind, Counters, Engine, EngineOptions, EngineReport, HotBlock, KvmConfig, Policy,
 };
 use ulna_kvm_core::{Kvm, Run};
-use vm_memory::{GuestMemoryRegion, GuestRegionMmap};
+use vm_memory::GuestMemoryRegion;
 
 use crate::abi::{GuestDebug, SmcccFilter, VcpuEvents};
-use crate::{Device, Hypervisor, Kicker, RegId, Result, Vcpu, VcpuExit, VcpuInit, Vm};
+use crate::{Device, GuestRegion, Hypervisor, Kicker, RegId, Result, Vcpu, VcpuExit, VcpuInit, Vm};
 
 /// A software KVM as a [`Hypervisor`].
 pub struct Software(Kvm);
@@ -38,7 +38,7 @@ impl Hypervisor for Software {
 struct SoftVm(ulna_kvm_core::Vm);
 
 impl Vm for SoftVm {
-    fn set_memory(&self, slot: u32, gpa: u64, region: Arc<GuestRegionMmap>, flags: u32) -> Result<()> {
+    fn set_memory(&self, slot: u32, gpa: u64, region: Arc<GuestRegion>, flags: u32) -> Result<()> {
         let (host, len) = (region.as_ptr(), region.len());
         let owner: Arc<dyn Any + Send + Sync> = region;
         // SAFETY: the region is mapped as long as `owner`, and vm-memory gives out no references into guest memory, only
@@ -95,6 +95,18 @@ impl Vm for SoftVm {
     }
     fn unregister_irqfd(&self, fd: &Arc<OwnedFd>, gsi: u32) -> Result<()> {
         self.0.unregister_irqfd(fd, gsi)
+    }
+    fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>> {
+        self.0.get_dirty_log(slot)
+    }
+    fn reg_list(&self) -> Vec<RegId> {
+        self.0.reg_map().unwrap_or_default()
+    }
+    fn neutral_value(&self, id: RegId) -> Option<u64> {
+        self.0.neutral_value(id)
+    }
+    fn counter_hz(&self) -> u64 {
+        self.0.counter_hz()
     }
     fn set_counter_offset(&self, offset: u64) -> Result<()> {
         self.0.set_counter_offset(offset)

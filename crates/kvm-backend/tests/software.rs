@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ulna_kvm_backend::software::{ClockKind, Engine, KvmConfig, Policy, Software};
-use ulna_kvm_backend::{Errno, GuestRegionMmap, Hypervisor, RegId, Vcpu, VcpuExit, VcpuInit, Vm, abi};
+use ulna_kvm_backend::{Errno, GuestRegion, Hypervisor, RegId, Vcpu, VcpuExit, VcpuInit, Vm, abi};
 use ulna_profile::Profile;
 use vm_memory::{Bytes, GuestAddress, MemoryRegionAddress, MmapRegion};
 
 const RAM: u64 = 0x4000_0000;
 
 /// A VM with one vCPU at these words.
-fn machine(words: &[u32]) -> (Arc<dyn Vm>, Arc<GuestRegionMmap>, Box<dyn Vcpu>) {
+fn machine(words: &[u32]) -> (Arc<dyn Vm>, Arc<GuestRegion>, Box<dyn Vcpu>) {
     let kvm = Software::new(KvmConfig {
         profile: Profile::builtin("n1").expect("profile"),
         policy: Policy::Hw,
@@ -24,7 +24,7 @@ fn machine(words: &[u32]) -> (Arc<dyn Vm>, Arc<GuestRegionMmap>, Box<dyn Vcpu>) 
     });
     let vm = kvm.create_vm(0).expect("VM");
     let mapping = MmapRegion::new(0x1_0000).expect("memory");
-    let region = Arc::new(GuestRegionMmap::new(mapping, GuestAddress(RAM)).expect("region"));
+    let region = Arc::new(GuestRegion::new(mapping, GuestAddress(RAM)).expect("region"));
     for (n, w) in (0..).zip(words) {
         region.write_obj(*w, MemoryRegionAddress(4 * n)).expect("word");
     }

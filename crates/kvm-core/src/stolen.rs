@@ -42,8 +42,13 @@ impl Vcpu {
 
     /// Brings the structure up to date; on the vCPU's thread.
     pub(crate) fn update_stolen_time(&mut self) {
-        let (Some(base), Some(last)) = (self.stolen_time, self.stolen) else { return };
+        let Some(base) = self.stolen_time else { return };
         let asked = Instant::now();
+        let Some(last) = self.stolen else {
+            // As in KVM a structure that has a place is kept up to date: its guest may have asked on another host.
+            self.stolen = Some(Stolen { waited: waited().unwrap_or(0), asked });
+            return;
+        };
         if asked.duration_since(last.asked) < PERIOD {
             return;
         }

@@ -214,6 +214,14 @@ impl Vm {
         Ok(())
     }
 
+    /// CNTFRQ_EL0 as the guest sees it.
+    pub fn counter_hz(&self) -> u64 {
+        match self.0.id_values()[SysReg::CNTFRQ_EL0 as usize] {
+            0 => self.0.config.profile.counter.hz,
+            hz => hz,
+        }
+    }
+
     /// KVM_ARM_PREFERRED_TARGET.
     pub fn preferred_target(&self) -> VcpuInit {
         VcpuInit { target: ulna_kvm_abi::ARM_TARGET_GENERIC_V8, features: [0; 7] }

@@ -22,7 +22,7 @@ pub use error::{Error, Malformed};
 pub use phase::Phase;
 pub use reader::{Raw, Reader};
 pub use section::{
-    Attr, Codec, Device, Gic, Header, Kind, Pages, Policy, Power, Reg, Region, Section, Vcpu, Zero,
+    Attr, Codec, Device, Gic, Header, Kind, Pages, Policy, Power, Reg, Region, Section, Sums, Vcpu, Zero,
 };
 pub use writer::Writer;
 

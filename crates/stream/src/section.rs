@@ -37,7 +37,10 @@ impl Kind {
     /// What the two sides of a live move say to each other beside the state: [`crate::handover::Message`].
     pub const MESSAGE: Kind = Kind(12);
 
-    const NAMES: [(Kind, &'static str); 12] = [
+    /// [`Sums`]: before the header, in snapshots.
+    pub const SUMS: Kind = Kind(13);
+
+    const NAMES: [(Kind, &'static str); 13] = [
         (Kind::HEADER, "header"),
         (Kind::BOARD, "board"),
         (Kind::VM_REGS, "vm-registers"),
@@ -50,6 +53,7 @@ impl Kind {
         (Kind::ROUND, "round"),
         (Kind::END, "end"),
         (Kind::MESSAGE, "message"),
+        (Kind::SUMS, "sums"),
     ];
 }
 
@@ -244,6 +248,17 @@ pub struct Zero {
     pub len: u64,
 }
 
+/// Checksums of memory that is in a file beside the stream.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sums {
+    /// Which region.
+    pub region: u32,
+    /// Bytes that each covers.
+    pub chunk: u32,
+    /// CRC-32 of each chunk.
+    pub sums: Vec<u32>,
+}
+
 /// How far a vCPU is, where the VMM keeps that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Power {
@@ -333,6 +348,8 @@ pub enum Section {
     End(u32),
     /// What the sides of a live move say.
     Message(crate::handover::Message),
+    /// Checksums of memory in a file.
+    Sums(Sums),
 }
 
 fn put_reg(p: &mut Put, r: &Reg) {
@@ -441,6 +458,7 @@ impl Section {
             Section::Round(_) => Kind::ROUND,
             Section::End(_) => Kind::END,
             Section::Message(_) => Kind::MESSAGE,
+            Section::Sums(_) => Kind::SUMS,
         }
     }
 
@@ -480,6 +498,11 @@ impl Section {
                 p.u32(*n);
             }
             Section::Message(m) => m.put(&mut p),
+            Section::Sums(s) => {
+                p.u32(s.region).u32(s.chunk).list(&s.sums, |p, v| {
+                    p.u32(*v);
+                });
+            }
         }
         p.0
     }
@@ -512,6 +535,7 @@ impl Section {
             Kind::ROUND => t.u32().map(Section::Round),
             Kind::END => t.u32().map(Section::End),
             Kind::MESSAGE => crate::handover::Message::take(t).map(Section::Message),
+            Kind::SUMS => Self::take_sums(t),
             _ => return None,
         };
         Some(section.and_then(|s| t.end().map(|()| s)))
@@ -534,6 +558,10 @@ impl Section {
 
     fn take_zero(t: &mut Take<'_>) -> Result<Section, Malformed> {
         Ok(Section::Zero(Zero { region: t.u32()?, offset: t.u64()?, len: t.u64()? }))
+    }
+
+    fn take_sums(t: &mut Take<'_>) -> Result<Section, Malformed> {
+        Ok(Section::Sums(Sums { region: t.u32()?, chunk: t.u32()?, sums: t.list(Take::u32)? }))
     }
 
     fn take_device(t: &mut Take<'_>) -> Result<Section, Malformed> {

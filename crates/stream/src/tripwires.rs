@@ -9,4 +9,5 @@ const _: () = {
     assert!(Kind::HEADER.0 == 1 && Kind::BOARD.0 == 2 && Kind::VM_REGS.0 == 3 && Kind::GIC.0 == 4);
     assert!(Kind::REGION.0 == 5 && Kind::PAGES.0 == 6 && Kind::ZERO.0 == 7 && Kind::VCPU.0 == 8);
     assert!(Kind::DEVICE.0 == 9 && Kind::ROUND.0 == 10 && Kind::END.0 == 11 && Kind::MESSAGE.0 == 12);
+    assert!(Kind::SUMS.0 == 13);
 };

@@ -56,6 +56,7 @@ fn all() -> Vec<Section> {
         Section::Message(Message::Lane([3; 16], 1, 2)),
         Section::Message(Message::Refuse("negotiate".into(), vec!["a".into(), "b".into()])),
         Section::Message(Message::Ask([3; 16])),
+        Section::Sums(Sums { region: 1, chunk: 1 << 20, sums: vec![1, 2, 3] }),
     ]
 }
 

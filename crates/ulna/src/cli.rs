@@ -9,6 +9,7 @@ use crate::verbs::plan::PlanArgs;
 use crate::verbs::regs::RegsArgs;
 use crate::verbs::run::RunArgs;
 use crate::verbs::selftests::SelftestsArgs;
+use crate::verbs::snapshot::{InspectArgs, RestoreArgs, SnapshotArgs};
 use clap::{Parser, Subcommand};
 use ulna_vmm::ExitStatus;
 
@@ -43,6 +44,12 @@ pub enum Command {
     Baseline(BaselineArgs),
     /// List, show and compare the hosts that can be played, and who can move where.
     Hosts(HostsArgs),
+    /// Write the whole state of a machine that runs into a directory.
+    Snapshot(SnapshotArgs),
+    /// Let a machine go on from a snapshot.
+    Restore(Box<RestoreArgs>),
+    /// Tell what a snapshot holds.
+    Inspect(InspectArgs),
     /// List, name and compare the registers that KVM shows.
     Regs(RegsArgs),
     /// List the capabilities of KVM.
@@ -64,6 +71,9 @@ impl Command {
             Command::Plan(args) => args.call(),
             Command::Baseline(args) => args.call(),
             Command::Hosts(args) => args.call(),
+            Command::Snapshot(args) => args.call(),
+            Command::Restore(args) => args.call(),
+            Command::Inspect(args) => args.call(),
             Command::Regs(args) => args.call(),
             Command::Caps(args) => args.call(),
             Command::Selftests(args) => args.call(),

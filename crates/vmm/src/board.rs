@@ -9,7 +9,8 @@ use crate::flash::Banks;
 use crate::identity;
 use crate::layout::{self, ppi, spi};
 use crate::loader::{self, Loaded, PageSize};
-use crate::memory::{self, Memory};
+use crate::memory::{self, Memory, Space};
+use crate::moves::{Blocked, Parts, Piece};
 use crate::power::{self, Power};
 use crate::services::{self, Target};
 use crate::waker::Waker;
@@ -24,11 +25,11 @@ use ulna_devices::virtio::blk::{Blk, FileMedia};
 use ulna_devices::virtio::net::{Net as Card, NetBackend, Passt, PasstOptions, Tap};
 use ulna_devices::virtio::rng::{Entropy, Rng};
 use ulna_devices::virtio::{Service, VirtioDevice, VirtioMmio};
-use ulna_devices::{IrqLine, MmioDevice};
+use ulna_devices::{Carried, IrqLine};
 use ulna_kvm_backend::abi::device as dev;
 use ulna_kvm_backend::abi::{cap, vcpu_feature};
 use ulna_kvm_backend::{Device, Errno, Hypervisor, RegId, Vcpu, VcpuInit, Vm};
-use vm_memory::GuestMemoryMmap;
+use ulna_stream::Reg;
 
 /// What a machine takes from the world besides files: time and chance. Both are asked for anew at every reset.
 pub struct Outside {
@@ -48,8 +49,6 @@ pub struct Board {
     pub uart: Shared<Uart>,
     /// The clock, for the event loop.
     pub rtc: Shared<Rtc>,
-    /// RAM and flash.
-    pub memory: Vec<Arc<Memory>>,
     /// CPUs that the guest may ask for.
     pub targets: Arc<[Target]>,
     /// Hardware breakpoints and watchpoints for guest debug.
@@ -60,15 +59,127 @@ pub struct Board {
     pub power: Option<Power>,
     /// What vCPUs are reset to.
     pub init: VcpuInit,
-    /// The version of the interrupt controller.
-    pub gic_version: u32,
-    /// MPIDR_EL1 of every vCPU.
-    pub mpidrs: Vec<u64>,
     /// Firmware services and their versions.
     pub services: BTreeMap<String, String>,
-    /// The VM and its interrupt controller live as long as the board.
+    /// What a snapshot or a move needs; with it the VM and its interrupt controller live as long as the board.
+    pub parts: Arc<Parts>,
+}
+
+/// How a machine begins.
+pub enum Boot<'a> {
+    /// From its files.
+    Fresh,
+    /// With memory whose contents come, or came, from elsewhere, as does all other state.
+    Carried(&'a Origin),
+}
+
+/// What is decided about a machine that comes from elsewhere before its state arrives.
+pub struct Origin {
+    /// RAM.
+    pub ram: Arc<Memory>,
+    /// Structures of stolen time.
+    pub stolen_time: Option<Arc<Memory>>,
+    /// Features of its vCPUs.
+    pub features: u32,
+    /// CNTFRQ_EL0 that its guest knows.
+    pub counter_hz: u64,
+    /// Registers of the VM.
+    pub vm_regs: Vec<Reg>,
+    /// What its memory is mapped privately from files that must not change.
+    pub private: bool,
+}
+
+/// VM, vCPUs and interrupt controller: what decides whether a host can have a machine.
+pub struct Core {
+    /// The VM.
     pub vm: Arc<dyn Vm>,
-    _gic: Vec<Arc<dyn Device>>,
+    /// Its vCPUs.
+    pub vcpus: Vec<Box<dyn Vcpu>>,
+    /// What they are reset to.
+    pub init: VcpuInit,
+    /// MPIDR_EL1 of each.
+    pub mpidrs: Vec<u64>,
+    /// The GIC, then its ITS.
+    pub gic: Vec<Arc<dyn Device>>,
+    gic_tree: GicTree,
+    stolen_time: Option<Arc<Memory>>,
+    /// What this host cannot honour.
+    pub blocked: Vec<Blocked>,
+}
+
+impl Core {
+    /// Makes them. RAM is there first, because a KVM may want to know it.
+    pub fn make(
+        config: &Config,
+        kvm: &dyn Hypervisor,
+        ram: &Arc<Memory>,
+        boot: &Boot<'_>,
+    ) -> Result<Core, Error> {
+        let vm = must("creating the VM", kvm.create_vm(kvm.max_ipa_bits()))?;
+        map(&*vm, SLOT_RAM, ram, 0)?;
+        config.services.prepare(&*vm)?;
+        if !config.targets.is_empty() {
+            must("taking the calls of errata discovery", services::forward_targets(&*vm))?;
+        }
+        if !config.identities.is_empty() {
+            identity::prepare(&*vm)?;
+        }
+        config.cpu.prepare(&*vm)?;
+        let mut blocked = Vec::new();
+        let features = match boot {
+            Boot::Fresh => {
+                let without = config.services.without() | config.cpu.without;
+                wanted_features() & vm.supported_features() & !without
+            }
+            Boot::Carried(o) => {
+                let have = vm.supported_features();
+                if o.features & !have != 0 {
+                    blocked.push(Blocked::features(o.features, have));
+                }
+                o.features & have
+            }
+        };
+        let (mut vcpus, init) = make_vcpus(&*vm, config.max_cpus, features)?;
+        if matches!(boot, Boot::Fresh) {
+            config.cpu.apply(&*vm, &mut vcpus)?;
+        }
+        must("telling vCPUs who they are", identity::apply(&mut vcpus, &config.identities))?;
+        if let Boot::Carried(o) = boot {
+            crate::moves::set_vm_regs(&*vm, &mut *vcpus[0], o, &mut blocked);
+        } else {
+            config.services.apply(&mut *vcpus[0])?;
+            config.cpu.check(&mut *vcpus[0])?;
+            if !config.targets.is_empty() {
+                must("announcing targets", services::announce_targets(&mut *vcpus[0]))?;
+            }
+        }
+        let mut stolen_time = None;
+        if config.services.stolen_time() {
+            let structures = match boot {
+                Boot::Carried(Origin { stolen_time: Some(memory), .. }) => memory.clone(),
+                _ => memory::allocate("stolen time", layout::PVTIME)?,
+            };
+            map(&*vm, SLOT_PVTIME, &structures, 0)?;
+            for (vcpu, at) in vcpus.iter_mut().zip(layout::PVTIME.step_by(layout::PVTIME_STRIDE as usize)) {
+                must("placing stolen time", vcpu.set_attr(dev::GRP_PVTIME_CTRL, dev::PVTIME_IPA, at))?;
+            }
+            stolen_time = Some(structures);
+        }
+        let mut mpidrs = Vec::new();
+        for vcpu in &mut vcpus {
+            mpidrs.push(must("reading MPIDR_EL1", vcpu.get_reg_u64(MPIDR_EL1))?);
+        }
+        let (gic, gic_tree) = make_gic(&*vm, config, &memory::range(ram))?;
+        if matches!(boot, Boot::Fresh) {
+            config.cpu.apply_gic(&gic, &mpidrs)?;
+        }
+        Ok(Core { vm, vcpus, init, mpidrs, gic, gic_tree, stolen_time, blocked })
+    }
+
+    /// Version of the interrupt controller.
+    pub fn gic_version(&self) -> u8 {
+        if self.gic_tree == GicTree::V2 { 2 } else { 3 }
+    }
 }
 
 const SLOT_RAM: u32 = 0;
@@ -120,48 +231,40 @@ impl Board {
         banks: &Banks,
         console: &Console,
         waker: &Waker,
+        boot: &Boot<'_>,
     ) -> Result<Board, Error> {
         let ram_range = layout::RAM..layout::RAM + config.memory;
-        let ram = memory::allocate("ram", ram_range.clone())?;
-        let Start { loaded, fdt_at, initrd, items } = prepare(config, &ram)?;
-
-        let vm = must("creating the VM", kvm.create_vm(kvm.max_ipa_bits()))?;
-        map(&*vm, SLOT_RAM, &ram, 0)?;
-
-        let mut all_memory = vec![ram.clone()];
-        all_memory.extend(banks.memory());
-        config.services.prepare(&*vm)?;
-        if !config.targets.is_empty() {
-            must("taking the calls of errata discovery", services::forward_targets(&*vm))?;
+        let ram = match boot {
+            Boot::Fresh => memory::allocate("ram", ram_range.clone())?,
+            Boot::Carried(o) => o.ram.clone(),
+        };
+        let Start { loaded, fdt_at, initrd, items } = match boot {
+            Boot::Fresh => prepare(config, &ram)?,
+            // What firmware may still ask for; RAM has its contents.
+            Boot::Carried(_) => Start { items: firmware_items(config, &ram)?, ..Start::default() },
+        };
+        let core = Core::make(config, kvm, &ram, boot)?;
+        if !core.blocked.is_empty() {
+            return Err(Error::Blocked(core.blocked));
         }
-        if !config.identities.is_empty() {
-            identity::prepare(&*vm)?;
-        }
-        config.cpu.prepare(&*vm)?;
-        let without = config.services.without() | config.cpu.without;
-        let (mut vcpus, init) = make_vcpus(&*vm, config.max_cpus, without)?;
-        config.cpu.apply(&*vm, &mut vcpus)?;
-        must("telling vCPUs who they are", identity::apply(&mut vcpus, &config.identities))?;
-        config.services.apply(&mut *vcpus[0])?;
-        config.cpu.check(&mut *vcpus[0])?;
-        if !config.targets.is_empty() {
-            must("announcing targets", services::announce_targets(&mut *vcpus[0]))?;
-        }
-        if config.services.stolen_time() {
-            let structures = memory::allocate("stolen time", layout::PVTIME)?;
-            map(&*vm, SLOT_PVTIME, &structures, 0)?;
-            for (vcpu, at) in vcpus.iter_mut().zip(layout::PVTIME.step_by(layout::PVTIME_STRIDE as usize)) {
-                must("placing stolen time", vcpu.set_attr(dev::GRP_PVTIME_CTRL, dev::PVTIME_IPA, at))?;
-            }
-            all_memory.push(structures);
-        }
-        let mut mpidrs = Vec::new();
-        for vcpu in &mut vcpus {
-            mpidrs.push(must("reading MPIDR_EL1", vcpu.get_reg_u64(MPIDR_EL1))?);
-        }
+        let gic_version = core.gic_version();
+        let Core { vm, mut vcpus, init, mpidrs, gic, gic_tree, stolen_time, blocked: _ } = core;
+        let private = matches!(boot, Boot::Carried(Origin { private: true, .. }));
+        let piece = |name: &'static str, slot, memory: &Arc<Memory>| Piece {
+            name,
+            slot,
+            memory: memory.clone(),
+            private,
+        };
+        let [code, vars] = banks.memory();
+        let mut pieces = vec![
+            piece("ram", Some(SLOT_RAM), &ram),
+            piece("flash0", None, &code),
+            piece("flash1", None, &vars),
+        ];
+        pieces.extend(stolen_time.iter().map(|m| piece("stolen-time", Some(SLOT_PVTIME), m)));
+        let all_memory: Vec<Arc<Memory>> = pieces.iter().map(|p| p.memory.clone()).collect();
         check_page_size(&loaded, must("reading ID_AA64MMFR0_EL1", vcpus[0].get_reg_u64(ID_AA64MMFR0_EL1))?)?;
-        let (gic, gic_tree) = make_gic(&*vm, config, &ram_range)?;
-        config.cpu.apply_gic(&gic, &mpidrs)?;
         let pmu = init.features[0] >> vcpu_feature::PMU_V3 & 1 != 0;
         let pmu = pmu && vcpus.iter_mut().all(|vcpu| start_pmu(&mut **vcpu));
 
@@ -169,14 +272,43 @@ impl Board {
         let (uart, rtc, gpio) = primecells(&vm, &mut bus, outside, console, waker);
         let space = Arc::new(memory::space(&ram)?);
         let [code, vars] = banks.devices(&vm, SLOT_FLASH)?;
-        bus.attach(layout::FLASH, Arc::new(Mutex::new(code)));
-        bus.attach(layout::FLASH_VARS, Arc::new(Mutex::new(vars)));
-        let fw_cfg = FwCfgMmio::new(items, space.clone());
-        bus.attach(layout::FW_CFG..layout::FW_CFG + FW_CFG_SIZE, Arc::new(Mutex::new(fw_cfg)));
+        let (code, vars) = (Arc::new(Mutex::new(code)), Arc::new(Mutex::new(vars)));
+        bus.attach(layout::FLASH, code.clone());
+        bus.attach(layout::FLASH_VARS, vars.clone());
+        let fw_cfg = Arc::new(Mutex::new(FwCfgMmio::new(items, space.clone())));
+        bus.attach(layout::FW_CFG..layout::FW_CFG + FW_CFG_SIZE, fw_cfg.clone());
+        let mut devices: Vec<(u64, Shared<dyn Carried>)> = vec![
+            (layout::FLASH.start, code),
+            (layout::FLASH_VARS.start, vars),
+            (layout::UART, uart.clone()),
+            (layout::RTC, rtc.clone()),
+            (layout::FW_CFG, fw_cfg),
+            (layout::GPIO, gpio.clone()),
+        ];
         let power = make_power(&*vm, config, &vcpus, &mpidrs, init, &all_memory)?;
         let services = services_shown(&mut *vcpus[0], config);
-        let gic_version = if gic_tree == GicTree::V2 { 2 } else { 3 };
-        let virtio = virtio_devices(&vm, &mut bus, config, outside, &space)?;
+        let fresh = matches!(boot, Boot::Fresh);
+        let virtio = virtio_devices(&vm, &mut bus, &mut devices, config, outside, &space, fresh)?;
+        let extent = |n: u32| vm.check_extension(n).ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+        let debug_registers = (extent(cap::GUEST_DEBUG_HW_BPS), extent(cap::GUEST_DEBUG_HW_WPS));
+        let parts = Arc::new(Parts {
+            config: config.clone(),
+            features: init.features[0],
+            vm: vm.clone(),
+            gic,
+            gic_version,
+            mpidrs: mpidrs.clone(),
+            pieces,
+            devices,
+            banks: banks.clone(),
+        });
+        let targets = config.targets.clone().into();
+        let board =
+            Board { vcpus, bus, uart, rtc, targets, debug_registers, gpio, power, init, services, parts };
+        if !fresh {
+            return Ok(board);
+        }
+        let mut board = board;
 
         let mut seed = [0u8; 40];
         (outside.entropy)().fill(&mut seed).map_err(|e| Error::host("get random bytes", e))?;
@@ -208,8 +340,8 @@ impl Board {
         memory::write(&ram, &blob, fdt_at)?;
 
         let entry = loaded.as_ref().map_or(layout::FLASH.start, |l| l.entry);
-        must("setting PC", vcpus[0].set_reg_u64(RegId::PC, entry))?;
-        must("setting x0", vcpus[0].set_reg_u64(RegId::x(0), fdt_at))?;
+        must("setting PC", board.vcpus[0].set_reg_u64(RegId::PC, entry))?;
+        must("setting x0", board.vcpus[0].set_reg_u64(RegId::x(0), fdt_at))?;
         tracing::info!(
             "{}: {} vCPU(s), {} MiB, entry {entry:#x}, device tree at {fdt_at:#x}, initrd at {:x?}",
             config.name,
@@ -217,26 +349,7 @@ impl Board {
             config.memory >> 20,
             initrd
         );
-        let extent = |n: u32| vm.check_extension(n).ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
-        let debug_registers = (extent(cap::GUEST_DEBUG_HW_BPS), extent(cap::GUEST_DEBUG_HW_WPS));
-        let targets = config.targets.clone().into();
-        Ok(Board {
-            vcpus,
-            bus,
-            uart,
-            rtc,
-            memory: all_memory,
-            targets,
-            debug_registers,
-            gpio,
-            power,
-            init,
-            gic_version,
-            mpidrs,
-            services,
-            vm,
-            _gic: gic,
-        })
+        Ok(board)
     }
 }
 
@@ -282,6 +395,7 @@ fn services_shown(vcpu: &mut dyn Vcpu, config: &Config) -> BTreeMap<String, Stri
 }
 
 /// What the first vCPU finds.
+#[derive(Default)]
 struct Start {
     /// The kernel in RAM, if the machine starts there and not in the flash.
     loaded: Option<Loaded>,
@@ -294,21 +408,30 @@ struct Start {
 
 /// Puts the kernel into RAM, or into the hands of the firmware.
 fn prepare(config: &Config, ram: &Memory) -> Result<Start, Error> {
-    // Items are little-endian where nothing else is said; a file above 4 GiB does not exist for the firmware either.
-    let word = |value: usize| (value as u32).to_le_bytes();
-    let items = Items::default()
-        .item(key::NB_CPUS, (config.cpus as u16).to_le_bytes().as_slice())
-        .file("bootorder", [].as_slice())
-        // Not to wait for a person after a boot that failed, but to go on.
-        .file("etc/boot-fail-wait", u32::MAX.to_le_bytes().as_slice());
+    let items = firmware_items(config, ram)?;
     if config.firmware.is_none() {
         let loaded = loader::load_kernel(ram, &config.kernel)?;
         let kernel = loaded.as_ref().map_or(layout::RAM..layout::RAM, |l| l.kernel.clone());
         let places = loader::load_initrd(ram, &kernel, config.initrd.as_deref())?;
         return Ok(Start { loaded, fdt_at: places.fdt, initrd: places.initrd, items });
     }
+    // Firmware looks for the device tree at the start of RAM.
+    Ok(Start { loaded: None, fdt_at: layout::RAM, initrd: None, items })
+}
+
+/// What firmware is told.
+fn firmware_items(config: &Config, ram: &Memory) -> Result<Items, Error> {
+    // Items are little-endian where nothing else is said; a file above 4 GiB does not exist for the firmware either.
+    let word = |value: usize| (value as u32).to_le_bytes();
+    let mut items = Items::default()
+        .item(key::NB_CPUS, (config.cpus as u16).to_le_bytes().as_slice())
+        .file("bootorder", [].as_slice())
+        // Not to wait for a person after a boot that failed, but to go on.
+        .file("etc/boot-fail-wait", u32::MAX.to_le_bytes().as_slice());
+    if config.firmware.is_none() {
+        return Ok(items);
+    }
     let files = loader::read_for_firmware(ram, &config.kernel, config.initrd.as_deref())?;
-    let mut items = items;
     if let Some(kernel) = files.kernel {
         let mut cmdline = config.cmdline.clone().into_bytes();
         cmdline.push(0);
@@ -321,22 +444,25 @@ fn prepare(config: &Config, ram: &Memory) -> Result<Start, Error> {
     if let Some(initrd) = files.initrd {
         items = items.item(key::INITRD_SIZE, word(initrd.len()).as_slice()).item(key::INITRD_DATA, initrd);
     }
-    // Firmware looks for the device tree at the start of RAM.
-    Ok(Start { loaded: None, fdt_at: layout::RAM, initrd: None, items })
+    Ok(items)
 }
 
 fn map(vm: &dyn Vm, slot: u32, memory: &Arc<Memory>, flags: u32) -> Result<(), Error> {
     must("mapping guest memory", vm.set_memory(slot, memory::range(memory).start, memory.clone(), flags))
 }
 
-fn make_vcpus(vm: &dyn Vm, count: u32, without: u32) -> Result<(Vec<Box<dyn Vcpu>>, VcpuInit), Error> {
+/// Features of vCPUs of a new machine, where the host has them.
+fn wanted_features() -> u32 {
     let wanted = [
         vcpu_feature::PSCI_0_2,
         vcpu_feature::PMU_V3,
         vcpu_feature::PTRAUTH_ADDRESS,
         vcpu_feature::PTRAUTH_GENERIC,
     ];
-    let features = wanted.iter().fold(0, |all, f| all | 1 << f) & vm.supported_features() & !without;
+    wanted.iter().fold(0, |all, f| all | 1 << f)
+}
+
+fn make_vcpus(vm: &dyn Vm, count: u32, features: u32) -> Result<(Vec<Box<dyn Vcpu>>, VcpuInit), Error> {
     let mut vcpus = Vec::new();
     for id in 0..count {
         let mut vcpu = must("creating a vCPU", vm.create_vcpu(id))?;
@@ -474,17 +600,21 @@ fn primecells(
 fn virtio_devices(
     vm: &Arc<dyn Vm>,
     bus: &mut Bus,
+    devices: &mut Vec<(u64, Shared<dyn Carried>)>,
     config: &Config,
     outside: &Outside,
-    ram: &Arc<GuestMemoryMmap>,
+    ram: &Arc<Space>,
+    fresh: bool,
 ) -> Result<Vec<u32>, Error> {
     let service = match config.clock {
         Clock::Host => Service::Worker,
         Clock::Instructions => Service::Inline,
     };
-    let mut slots = Slots { vm, bus, ram, service, used: Vec::new() };
+    let mut slots = Slots { vm, bus, devices, ram, service, used: Vec::new() };
     for (index, disk) in config.disks.iter().enumerate() {
-        let media = FileMedia::open(&disk.path, disk.readonly).map_err(|e| Error::Disk(e.to_string()))?;
+        // The image of a machine on its way is still its source's.
+        let open = if fresh { FileMedia::open } else { FileMedia::open_lent };
+        let media = open(&disk.path, disk.readonly).map_err(|e| Error::Disk(e.to_string()))?;
         slots.add(Blk::new(media, &format!("{}-{index}", config.name)))?;
     }
     let backend: Option<Box<dyn NetBackend>> = match &config.net {
@@ -509,7 +639,8 @@ fn virtio_devices(
 struct Slots<'a> {
     vm: &'a Arc<dyn Vm>,
     bus: &'a mut Bus,
-    ram: &'a Arc<GuestMemoryMmap>,
+    devices: &'a mut Vec<(u64, Shared<dyn Carried>)>,
+    ram: &'a Arc<Space>,
     service: Service,
     used: Vec<u32>,
 }
@@ -522,8 +653,9 @@ impl Slots<'_> {
         let window = VirtioMmio::new(device, self.ram.clone(), irq, self.service)
             .map_err(|e| Error::host(format!("start the virtio device {name}"), e))?;
         let at = layout::virtio(slot);
-        let window: Arc<Mutex<dyn MmioDevice>> = Arc::new(Mutex::new(window));
-        self.bus.attach(at..at + layout::VIRTIO_STRIDE, window);
+        let window = Arc::new(Mutex::new(window));
+        self.bus.attach(at..at + layout::VIRTIO_STRIDE, window.clone());
+        self.devices.push((at, window));
         self.used.push(slot);
         Ok(())
     }

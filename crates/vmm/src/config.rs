@@ -5,11 +5,12 @@ use crate::error::Error;
 use crate::gdb::Address;
 use crate::layout;
 use crate::services::{MAX_TARGETS, Services, Target};
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use ulna_kvm_backend::RegId;
 
 /// Which interrupt controller the board has.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum GicVersion {
     /// GICv2: at most 8 vCPUs.
     V2,
@@ -21,7 +22,7 @@ pub enum GicVersion {
 }
 
 /// What is to be started.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Kernel {
     /// A file whose format is told by its first bytes: Image, Image.gz or ELF.
     Auto(PathBuf),
@@ -34,7 +35,7 @@ pub enum Kernel {
 }
 
 /// What the guest's time follows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Clock {
     /// The host's clock.
     #[default]
@@ -44,7 +45,7 @@ pub enum Clock {
 }
 
 /// A disk.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Disk {
     /// A raw image.
     pub path: PathBuf,
@@ -53,7 +54,7 @@ pub struct Disk {
 }
 
 /// The network card.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Net {
     /// There is none.
     #[default]
@@ -65,7 +66,7 @@ pub enum Net {
 }
 
 /// Where the serial port goes.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Serial {
     /// The terminal, or whatever standard input and output are.
     #[default]
@@ -80,7 +81,7 @@ pub enum Serial {
 
 /// What is done to a VM so that its guest sees another CPU than the host's: checked by whoever made it, and done before
 /// the first run.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct CpuSettings {
     /// Features of KVM_ARM_VCPU_INIT that vCPUs go without.
     pub without: u32,
@@ -91,11 +92,27 @@ pub struct CpuSettings {
     /// ICC_CTLR_EL1 of every vCPU.
     pub icc_ctlr: Option<u64>,
     /// Registers, written through every vCPU.
+    #[serde(with = "numbers")]
     pub registers: Vec<(RegId, u64)>,
 }
 
+/// Register ids as numbers.
+mod numbers {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use ulna_kvm_backend::RegId;
+
+    pub fn serialize<S: Serializer>(all: &[(RegId, u64)], s: S) -> Result<S::Ok, S::Error> {
+        all.iter().map(|(id, v)| (id.0, *v)).collect::<Vec<_>>().serialize(s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<(RegId, u64)>, D::Error> {
+        let all = Vec::<(u64, u64)>::deserialize(d)?;
+        Ok(all.into_iter().map(|(id, v)| (RegId(id), v)).collect())
+    }
+}
+
 /// A machine and what runs on it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Config {
     /// Name of the machine, for people and for the control socket.
     pub name: String,
@@ -126,6 +143,7 @@ pub struct Config {
     /// Serial port.
     pub serial: Serial,
     /// Where to write the device tree that the guest gets.
+    #[serde(skip)]
     pub dtb_out: Option<PathBuf>,
     /// Hypercall services that were chosen.
     pub services: Services,
@@ -134,10 +152,12 @@ pub struct Config {
     /// Who each vCPU is; without any all are the profile's CPU.
     pub identities: Vec<Target>,
     /// Where GDB may come in; then nothing runs before it says so.
+    #[serde(skip)]
     pub gdb: Option<Address>,
     /// What the CPU says otherwise than the host's.
     pub cpu: CpuSettings,
     /// The control socket.
+    #[serde(skip)]
     pub control: Option<Options>,
 }
 

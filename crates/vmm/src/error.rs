@@ -43,6 +43,12 @@ pub enum Error {
     /// The guest is beyond help.
     #[error("{0}")]
     Crash(String),
+    /// This host cannot have the machine.
+    #[error("This host cannot have the machine: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Blocked(Vec<crate::moves::Blocked>),
+    /// A snapshot or a move failed.
+    #[error(transparent)]
+    Move(#[from] crate::moves::MoveError),
     /// A part of ulna broke its promise.
     #[error("Internal failure: {0}")]
     Internal(String),
@@ -58,6 +64,8 @@ impl Error {
             Error::Console(_) => ExitStatus::ConsoleClosed,
             Error::Crash(_) => ExitStatus::GuestCrash,
             Error::Internal(_) => ExitStatus::Internal,
+            Error::Blocked(_) => ExitStatus::Blocked,
+            Error::Move(_) => ExitStatus::Move,
         }
     }
 

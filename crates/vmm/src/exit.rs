@@ -26,6 +26,8 @@ pub enum ExitStatus {
     Blocked,
     /// Nothing blocks it as far as is known, and not all is known.
     Unmeasured,
+    /// A snapshot or a move failed; where the machine was it still is.
+    Move,
     /// A signal asked the process to end; its number.
     Signal(u8),
 }
@@ -44,10 +46,17 @@ pub const TABLE: &[(&str, &str)] = &[
     ("6", "the guest crashed: it said so by a hypercall, or its CPU cannot go on"),
     ("7", "`ctl` and `stop`: no such machine runs here, or it does not answer"),
     ("8", "`ctl` and `stop`: the machine refuses, for instance because the vCPU is on"),
-    ("9", "`plan`: something blocks the move; `baseline`: a register has no value that all hosts take"),
+    (
+        "9",
+        "`plan`: something blocks the move; `baseline`: a register has no value that all hosts take; `restore`, `receive`, `migrate`: the host cannot have the machine",
+    ),
     (
         "10",
         "`plan`: nothing blocks the move, as far as is known: the verdict rests on values that nobody has measured",
+    ),
+    (
+        "11",
+        "a snapshot or a move failed; the message begins with the phase, and where the machine was it still is",
     ),
     ("129, 130, 143", "ended by SIGHUP, SIGINT or SIGTERM"),
 ];
@@ -67,6 +76,7 @@ impl ExitStatus {
             ExitStatus::Refused => 8,
             ExitStatus::Blocked => 9,
             ExitStatus::Unmeasured => 10,
+            ExitStatus::Move => 11,
             ExitStatus::Signal(n) => 128u8.wrapping_add(n),
         }
     }
@@ -111,6 +121,7 @@ mod tests {
             ExitStatus::Refused,
             ExitStatus::Blocked,
             ExitStatus::Unmeasured,
+            ExitStatus::Move,
             ExitStatus::Signal(1),
             ExitStatus::Signal(2),
             ExitStatus::Signal(15),

@@ -12,7 +12,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use ulna_devices::flash::{Array, BANK_SIZE, Flash};
 use ulna_kvm_backend::{Vm, abi};
 use vm_memory::{Bytes, MemoryRegionAddress};
@@ -21,6 +21,7 @@ const _: () = assert!(layout::FLASH.end - layout::FLASH.start == BANK_SIZE);
 const _: () = assert!(layout::FLASH_VARS.end - layout::FLASH_VARS.start == BANK_SIZE);
 
 /// The contents of both banks.
+#[derive(Clone)]
 pub struct Banks {
     code: Contents,
     vars: Contents,
@@ -29,8 +30,8 @@ pub struct Banks {
 #[derive(Clone)]
 struct Contents {
     memory: Arc<Memory>,
-    /// Gets what is written.
-    file: Option<Arc<File>>,
+    /// Gets what is written, once the machine is here.
+    file: Arc<OnceLock<File>>,
     writable: bool,
 }
 
@@ -43,14 +44,48 @@ impl Banks {
             loader::load_firmware(&code, path)?;
         }
         let vars = memory::allocate("flash", layout::FLASH_VARS)?;
-        let file = match &config.firmware_vars {
-            Some(path) => Some(Arc::new(open_vars(&vars, path)?)),
-            None => None,
+        let banks = Banks::carried(config, code, vars);
+        if let Some(path) = &config.firmware_vars {
+            let mut file = open_vars(path)?;
+            read_vars(&banks.vars.memory, &mut file, path)?;
+            let _ = banks.vars.file.set(file);
+        }
+        Ok(banks)
+    }
+
+    /// Banks whose contents come from elsewhere.
+    pub fn carried(config: &Config, code: Arc<Memory>, vars: Arc<Memory>) -> Banks {
+        let contents = |memory, writable| Contents { memory, file: Arc::default(), writable };
+        Banks { code: contents(code, config.firmware.is_none()), vars: contents(vars, true) }
+    }
+
+    /// The machine is here now: the file of its variables gets what the bank holds.
+    pub fn claim(&self, config: &Config) -> Result<(), Error> {
+        let Some(path) = config.firmware_vars.as_ref().filter(|_| self.vars.file.get().is_none()) else {
+            return Ok(());
         };
-        Ok(Banks {
-            code: Contents { memory: code, file: None, writable: config.firmware.is_none() },
-            vars: Contents { memory: vars, file, writable: true },
-        })
+        let fail =
+            |source| Error::File { action: "write the firmware variables to", path: path.clone(), source };
+        let file = open_vars(path)?;
+        let mut piece = vec![0; 1 << 20];
+        for at in (0..BANK_SIZE).step_by(piece.len()) {
+            let read = self.vars.memory.read_slice(&mut piece, MemoryRegionAddress(at));
+            read.map_err(|e| fail(io::Error::other(e)))?;
+            // A blank bank has a file of no length.
+            let used = piece.iter().rposition(|b| *b != 0).map_or(0, |n| n + 1);
+            file.write_all_at(&piece[..used], at).map_err(fail)?;
+        }
+        let _ = self.vars.file.set(file);
+        Ok(())
+    }
+
+    /// The machine goes elsewhere, or stays after all: others may use the file of its variables, or not.
+    pub fn lend(&self, away: bool) -> io::Result<()> {
+        match self.vars.file.get() {
+            Some(file) if away => file.unlock(),
+            Some(file) => file.try_lock().map_err(io::Error::from),
+            None => Ok(()),
+        }
     }
 
     /// Their memory.
@@ -69,10 +104,10 @@ impl Banks {
     }
 }
 
-/// Opens the file of the variables and reads it; a new one is made where there is none.
-fn open_vars(memory: &Memory, path: &Path) -> Result<File, Error> {
+/// Opens and locks the file of the variables; a new one is made where there is none.
+fn open_vars(path: &Path) -> Result<File, Error> {
     let fail = |source| Error::File { action: "use the firmware variables", path: path.into(), source };
-    let mut file =
+    let file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(fail)?;
     let kind = file.metadata().map_err(fail)?;
     if !kind.is_file() {
@@ -87,10 +122,14 @@ fn open_vars(memory: &Memory, path: &Path) -> Result<File, Error> {
         Ok(()) | Err(TryLockError::Error(_)) => {}
         Err(TryLockError::WouldBlock) => return Err(fail(io::Error::other("another machine uses it"))),
     }
-    let mut bytes = Vec::new();
-    (&mut file).take(BANK_SIZE).read_to_end(&mut bytes).map_err(fail)?;
-    memory::write_sparse(memory, &bytes, memory::range(memory).start)?;
     Ok(file)
+}
+
+fn read_vars(memory: &Memory, file: &mut File, path: &Path) -> Result<(), Error> {
+    let fail = |source| Error::File { action: "use the firmware variables", path: path.into(), source };
+    let mut bytes = Vec::new();
+    file.take(BANK_SIZE).read_to_end(&mut bytes).map_err(fail)?;
+    memory::write_sparse(memory, &bytes, memory::range(memory).start)
 }
 
 /// The array of a bank on a board.
@@ -116,7 +155,7 @@ impl Array for Cells {
     }
 
     fn store(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
-        if let Some(file) = &self.contents.file {
+        if let Some(file) = self.contents.file.get() {
             file.write_all_at(data, offset).inspect_err(|e| {
                 tracing::warn!("firmware variables: {e}");
             })?;

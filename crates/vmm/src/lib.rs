@@ -21,6 +21,7 @@ pub mod identity;
 pub mod layout;
 pub mod loader;
 pub mod memory;
+pub mod moves;
 mod power;
 mod run;
 pub mod services;
@@ -34,5 +35,5 @@ pub use config::{Clock, Config, CpuSettings, Disk, GicVersion, Kernel, Net, Seri
 pub use error::Error;
 pub use exit::{ExitStatus, TABLE as EXIT_CODES};
 pub use gdb::Address as GdbAddress;
-pub use run::run;
+pub use run::{Arrived, run, run_arrived};
 pub use services::{Services, Target};

@@ -2,25 +2,48 @@
 
 use crate::error::Error;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags};
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
-use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
+use ulna_kvm_backend::GuestRegion;
+use vm_memory::bitmap::AtomicBitmap;
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestMemoryRegion};
 use vm_memory::{MemoryRegionAddress, MmapRegion};
 
+/// What a process can map at most.
+const ADDRESS_SPACE: u64 = 1 << 47;
+
 /// One contiguous piece of guest memory.
-pub type Memory = GuestRegionMmap<()>;
+pub type Memory = GuestRegion;
+/// A machine's RAM as devices see it.
+pub type Space = GuestMemoryMmap<AtomicBitmap>;
 
 /// A memfd-backed range of guest memory.
 pub fn allocate(name: &str, range: Range<u64>) -> Result<Arc<Memory>, Error> {
     let size = range.end - range.start;
     let fail = |why: String| Error::host(format!("get {} MiB for the guest's {name}", size >> 20), why);
+    if size > ADDRESS_SPACE {
+        return Err(fail("no process has so much address space".into()));
+    }
     let fd = memfd_create(format!("ulna-{name}"), MemfdFlags::CLOEXEC).map_err(|e| fail(e.to_string()))?;
     ftruncate(&fd, size).map_err(|e| fail(e.to_string()))?;
     let len = usize::try_from(size).map_err(|e| fail(e.to_string()))?;
     let file = FileOffset::new(File::from(fd), 0);
     let mapping = MmapRegion::from_file(file, len).map_err(|e| fail(e.to_string()))?;
     let region = Memory::new(mapping, GuestAddress(range.start));
+    region.map(Arc::new).ok_or_else(|| fail("it passes the end of the address space".into()))
+}
+
+/// A range of guest memory with the contents of a file, which stays as it is: what the guest writes is its own.
+pub fn private(name: &str, file: File, range: Range<u64>) -> Result<Arc<Memory>, Error> {
+    let size = range.end - range.start;
+    let fail = |why: String| Error::host(format!("map {} MiB for the guest's {name}", size >> 20), why);
+    let len = usize::try_from(size).map_err(|e| fail(e.to_string()))?;
+    let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
+    let (prot, flags) = (prot.bits().cast_signed(), flags.bits().cast_signed());
+    let mapping = MmapRegion::build(Some(FileOffset::new(file, 0)), len, prot, flags);
+    let region = Memory::new(mapping.map_err(|e| fail(e.to_string()))?, GuestAddress(range.start));
     region.map(Arc::new).ok_or_else(|| fail("it passes the end of the address space".into()))
 }
 
@@ -31,7 +54,7 @@ pub fn range(memory: &Memory) -> Range<u64> {
 }
 
 /// The whole of a machine's memory as devices want it.
-pub fn space(ram: &Arc<Memory>) -> Result<GuestMemoryMmap<()>, Error> {
+pub fn space(ram: &Arc<Memory>) -> Result<Space, Error> {
     GuestMemoryMmap::from_arc_regions(vec![ram.clone()])
         .map_err(|e| Error::Internal(format!("guest memory: {e}")))
 }

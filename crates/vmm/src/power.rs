@@ -39,9 +39,12 @@ const AFFINITY: u64 = 0xff_00ff_ffff;
 /// Where a vCPU starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
-    pc: u64,
-    x0: u64,
-    big_endian: bool,
+    /// Its first instruction.
+    pub pc: u64,
+    /// Its argument.
+    pub x0: u64,
+    /// In big-endian data order.
+    pub big_endian: bool,
 }
 
 /// How far a vCPU is.
@@ -179,6 +182,27 @@ impl Power {
         for (slot, on) in self.slots().iter_mut().skip(1).zip(enabled.iter().skip(1)) {
             slot.enabled = *on;
         }
+    }
+
+    /// Does something with each vCPU that has no thread.
+    pub fn each_parked(&self, mut f: impl FnMut(u32, &mut dyn Vcpu)) {
+        for (id, slot) in (0u32..).zip(self.slots().iter_mut()) {
+            if let Some(vcpu) = &mut slot.parked {
+                f(id, &mut **vcpu);
+            }
+        }
+    }
+
+    /// As it was where the machine comes from.
+    pub fn take_over(&self, id: u32, enabled: bool, state: State) {
+        if let Some(slot) = self.slots().get_mut(id as usize) {
+            (slot.enabled, slot.state) = (enabled, state);
+        }
+    }
+
+    /// Does the guest have this vCPU off?
+    pub fn is_off(&self, id: u32) -> bool {
+        self.slots().get(id as usize).is_some_and(|s| s.state == State::Off)
     }
 
     /// Where vCPU `id` is to start, if it was switched on since the last look.

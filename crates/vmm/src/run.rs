@@ -1,6 +1,6 @@
 //! The life of a machine: build, run, and again after a reset.
 
-use crate::board::{Board, Outside};
+use crate::board::{Board, Boot, Origin, Outside};
 use crate::bus::{Shared, lock};
 use crate::config::{Clock, Config};
 use crate::console::{Command, Console};
@@ -8,8 +8,10 @@ use crate::control::{Control, Life};
 use crate::error::Error;
 use crate::exit::ExitStatus;
 use crate::flash::Banks;
-use crate::gate::Gate;
+use crate::gate::{Counts, Gate};
 use crate::gdb::{Debugger, Door, Exit};
+use crate::memory::Memory;
+use crate::moves::State;
 use crate::power::Power;
 use crate::signals::Signals;
 use crate::suspend::Suspend;
@@ -24,7 +26,7 @@ use std::sync::{Arc, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 use ulna_devices::pl011::Uart;
 use ulna_devices::pl031::Rtc;
-use ulna_kvm_backend::{Hypervisor, Kicker};
+use ulna_kvm_backend::{Hypervisor, Kicker, Vcpu};
 
 /// How long the vCPU threads may take to end after they were asked.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -42,15 +44,54 @@ enum End {
 
 /// Runs the machine of `config` until it is off. A reset by the guest builds it anew from the same files.
 pub fn run(config: &Config, kvm: &dyn Hypervisor, outside: &Outside) -> Result<ExitStatus, Error> {
+    start(config, kvm, outside, None)
+}
+
+/// A machine that comes from elsewhere: its memory is there, its state is known.
+pub struct Arrived {
+    /// Its state; `config` is what of the board this host decides.
+    pub state: State,
+    /// RAM.
+    pub ram: Arc<Memory>,
+    /// Both banks of flash.
+    pub flash: [Arc<Memory>; 2],
+    /// Structures of stolen time.
+    pub stolen_time: Option<Arc<Memory>>,
+    /// Memory is mapped privately from files.
+    pub private: bool,
+    /// It stays at a stand until somebody lets it go on.
+    pub paused: bool,
+}
+
+/// Lets a machine that comes from elsewhere go on until it is off.
+pub fn run_arrived(arrived: Arrived, kvm: &dyn Hypervisor, outside: &Outside) -> Result<ExitStatus, Error> {
+    let config = arrived.state.config.clone();
+    start(&config, kvm, outside, Some(arrived))
+}
+
+fn start(
+    config: &Config,
+    kvm: &dyn Hypervisor,
+    outside: &Outside,
+    arrived: Option<Arrived>,
+) -> Result<ExitStatus, Error> {
     config.check(u32::from(kvm.max_ipa_bits()))?;
     let mut signals = Signals::catch().map_err(|e| Error::host("catch signals", e))?;
-    let banks = Banks::open(config)?;
+    let banks = match &arrived {
+        None => Banks::open(config)?,
+        Some(a) => Banks::carried(config, a.flash[0].clone(), a.flash[1].clone()),
+    };
     // Before anything is built: a name that is taken ends it here.
     let mut control = config.control.as_ref().map(|o| Control::start(config, o)).transpose()?.flatten();
     let mut debugger = config.gdb.as_ref().map(Debugger::start).transpose()?;
     let mut console = Console::open(&config.serial, &config.name)?;
     let helpers = Helpers { debugger: debugger.as_ref(), control: control.as_ref() };
-    let end = lives(config, kvm, outside, &banks, &mut signals, &mut console, &helpers);
+    if arrived.as_ref().is_some_and(|a| a.paused)
+        && let Some(c) = &control
+    {
+        c.begin_paused();
+    }
+    let end = lives(config, kvm, outside, &banks, &mut signals, &mut console, &helpers, arrived);
     if let Some(c) = &mut control {
         c.finish();
     }
@@ -67,6 +108,7 @@ struct Helpers<'a> {
 }
 
 /// All lives of the machine.
+#[allow(clippy::too_many_arguments)] // all that outlives a life, and where the first comes from
 fn lives(
     config: &Config,
     kvm: &dyn Hypervisor,
@@ -75,17 +117,30 @@ fn lives(
     signals: &mut Signals,
     console: &mut Console,
     helpers: &Helpers<'_>,
+    mut arrived: Option<Arrived>,
 ) -> Result<ExitStatus, Error> {
     let mut told = false;
     loop {
         let waker = Waker::new()?;
-        let board = Board::build(config, kvm, outside, banks, console, &waker)?;
+        let (board, counts) = match arrived.take() {
+            None => (Board::build(config, kvm, outside, banks, console, &waker, &Boot::Fresh)?, None),
+            Some(a) => {
+                let origin = Origin { private: a.private, ..a.state.origin(a.ram, a.stolen_time) };
+                let boot = Boot::Carried(&origin);
+                let mut board = Board::build(config, kvm, outside, banks, console, &waker, &boot)?;
+                a.state.take_over(&mut board)?;
+                board.parts.lend(false).map_err(|e| Error::host("take what the machine has", e))?;
+                banks.claim(config)?;
+                board.parts.resume_devices();
+                (board, Some(a.state.header.counters))
+            }
+        };
         if let (Some(d), false) = (helpers.debugger, std::mem::replace(&mut told, true)) {
             // Before the terminal is the guest's. A closed standard error is no reason to fail.
             let _ = writeln!(std::io::stderr(), "ulna: waiting for GDB at {}", d.address);
         }
         console.begin()?;
-        match live(config, board, console, signals, waker, helpers)? {
+        match live(config, board, counts, console, signals, waker, helpers)? {
             End::Off => return Ok(ExitStatus::Done),
             End::Quit => return Ok(ExitStatus::Done),
             End::Signal(number) => return Ok(ExitStatus::Signal(number)),
@@ -98,22 +153,31 @@ fn lives(
 fn live(
     config: &Config,
     board: Board,
+    counts: Option<Counts>,
     console: &mut Console,
     signals: &mut Signals,
     waker: Waker,
     helpers: &Helpers<'_>,
 ) -> Result<End, Error> {
-    let Board { vcpus, bus, uart, rtc, gpio, memory, targets, debug_registers, power, init, .. } = board;
+    let Board { vcpus, bus, uart, rtc, gpio, targets, debug_registers, power, init, parts, services } = board;
     let (sender, news) = channel();
     let stop = Arc::new(AtomicBool::new(false));
     let started = Arc::new(AtomicUsize::new(0));
     let paused = helpers.control.is_some_and(Control::paused);
-    let gate = Arc::new(Gate::new(paused, config.clock == Clock::Host));
+    let timed = config.clock == Clock::Host;
+    let gate = Arc::new(match counts {
+        None => Gate::new(paused, timed),
+        Some(counts) => Gate::stopped(counts, timed),
+    });
     let power = power.map(Arc::new);
     let tallies: Arc<Vec<Tally>> = Arc::new(vcpus.iter().map(|_| Tally::default()).collect());
     let kickers: Vec<Kicker> = vcpus.iter().map(|v| v.kicker()).collect();
-    let entries = memory.iter().map(|m| crate::memory::range(m)).collect();
+    let entries = parts.pieces.iter().map(|p| crate::memory::range(&p.memory)).collect();
     let suspend = Arc::new(Suspend::new(init, entries, kickers.clone()));
+    let asleep = |v: &Box<dyn Vcpu>| v.mp_state() == ulna_kvm_backend::abi::mp_state::SUSPENDED;
+    if let Some((id, _)) = (0u32..).zip(&vcpus).find(|(_, v)| asleep(v)) {
+        suspend.take_over(id);
+    }
     let common = Common {
         bus: Arc::new(bus),
         stop: stop.clone(),
@@ -139,12 +203,13 @@ fn live(
                 gate.poke();
             })
         };
+        let memory = parts.pieces.iter().map(|p| p.memory.clone()).collect();
         let (all, way_out) = d.attach(kickers.iter().map(call_in).collect(), memory, debug_registers, quit);
         doors = all.into_iter().map(Some).collect();
         exit = Some(way_out);
     }
     if let Some(c) = helpers.control {
-        let (quitter, vm) = (common.clone(), board.vm.clone());
+        let (quitter, vm) = (common.clone(), parts.vm.clone());
         c.attach(Life {
             gate: gate.clone(),
             kickers: kickers.clone(),
@@ -152,20 +217,24 @@ fn live(
             suspend,
             tallies,
             gpio,
-            gic: board.gic_version,
-            mpidrs: board.mpidrs,
-            services: board.services,
+            gic: parts.gic_version.into(),
+            mpidrs: parts.mpidrs.clone(),
+            services,
+            parts: Some(parts.clone()),
             nmi: Box::new(move |cpu| vm.nmi(cpu)),
             quit: Box::new(move || quitter.tell(News::Quit)),
         });
     }
-    let mut threads = Threads { stop, gate, power, kickers, exit, news, started, finished: 0 };
+    let mut threads = Threads { stop, gate: gate.clone(), power, kickers, exit, news, started, finished: 0 };
     for ((id, vcpu), door) in (0u32..).zip(vcpus).zip(doors) {
         match &common.power {
             // The debugger wants to see every vCPU, and needs a thread to ask.
-            Some(power) if id > 0 && door.is_none() => power.park(id, vcpu),
+            Some(power) if door.is_none() && power.is_off(id) => power.park(id, vcpu),
             _ => spawn(id, &common)?.run(vcpu, door),
         }
+    }
+    if !paused {
+        gate.open();
     }
     drop(common);
     console.hurry(false);

@@ -3,6 +3,7 @@
 //! A service is one row of [`SERVICES`]: its name, what can be said of it, what each word does to the VM.
 
 use crate::error::Error;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 use ulna_kvm_backend::abi::{SmcccFilter, cap, private, vcpu_feature};
@@ -139,8 +140,23 @@ const ON: &[&str] = &["on"];
 const FINDS: &str = "a guest finds such services by PSCI 1.0 or newer";
 
 /// What was chosen: `name=word,...`.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Services(Vec<(&'static Service, &'static Choice)>);
+
+impl From<Services> for String {
+    fn from(s: Services) -> String {
+        s.to_string()
+    }
+}
+
+impl TryFrom<String> for Services {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Services, String> {
+        if text.is_empty() { Ok(Services::default()) } else { text.parse() }
+    }
+}
 
 impl FromStr for Services {
     type Err = String;
@@ -256,7 +272,7 @@ impl fmt::Display for Services {
 
 /// A CPU on which the guest may find itself: the kernel applies the errata workarounds of all of them (errata discovery,
 /// DISCOVER_IMPL_VER and DISCOVER_IMPL_CPUS of KVM 6.15).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Target {
     /// MIDR_EL1.
     pub midr: u64,

@@ -45,6 +45,11 @@ impl Suspend {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The guest slept where the machine comes from, on this vCPU.
+    pub fn take_over(&self, id: u32) {
+        *self.state() = State::Suspended(id);
+    }
+
     /// Does the guest sleep?
     pub fn is_suspended(&self) -> bool {
         *self.state() != State::Awake

@@ -160,7 +160,7 @@ fn thread_id() -> u32 {
 
 /// Where a vCPU thread stops by before it runs and after each interruption; `false` when the machine ends.
 fn stop_by(vcpu: &mut dyn Vcpu, common: &Common, id: u32, door: Option<&Door>) -> Result<bool, Errno> {
-    if door.is_some_and(|d| d.halting() && !d.wait(vcpu, Came::Asked)) || !common.gate.pass(vcpu, door) {
+    if door.is_some_and(|d| d.halting() && !d.wait(vcpu, Came::Asked)) || !common.gate.pass(id, vcpu, door) {
         return Ok(false);
     }
     if let Some(power) = &common.power {
@@ -231,7 +231,7 @@ fn run(vcpu: &mut dyn Vcpu, common: &Common, id: u32, door: Option<&Door>) -> Op
                 if door.is_some_and(|d| !d.wait(vcpu, Came::Debug(esr, far))) {
                     return None;
                 }
-                if !common.gate.pass(vcpu, door) {
+                if !common.gate.pass(id, vcpu, door) {
                     return None;
                 }
             }

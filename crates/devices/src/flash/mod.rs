@@ -54,7 +54,7 @@ pub mod status {
 }
 
 /// What reads of the bank give.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Mode {
     /// The array.
     Array,
@@ -67,7 +67,7 @@ pub enum Mode {
 }
 
 /// What the next store means.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 enum Step {
     Command,
     Program,
@@ -88,7 +88,7 @@ enum Step {
 }
 
 /// One store of data: at most a word of the bank.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Word {
     /// Where in the bank.
     pub offset: u64,
@@ -106,7 +106,7 @@ impl Word {
 
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
+        &self.bytes[..usize::from(self.len).min(self.bytes.len())]
     }
 }
 
@@ -202,6 +202,8 @@ impl Bank {
                 self.buffer.push(Word::new(offset, data));
                 self.step = match left {
                     0 | 1 => Step::Confirm { wrong },
+                    // Only a state from outside has more to come than there is room for.
+                    _ if self.buffer.len() >= BUFFER_WORDS => Step::Confirm { wrong },
                     _ => Step::Fill { left: left - 1, block, wrong },
                 };
             }
@@ -290,6 +292,24 @@ impl<A: Array> Flash<A> {
         Flash { model: Bank::new(writable), array }
     }
 
+    /// State for a snapshot; the cells are guest memory.
+    pub fn save(&self) -> state::V1 {
+        let Bank { mode, step, status, buffer, .. } = self.model.clone();
+        state::V1 { mode, step, status, buffer }
+    }
+
+    /// Takes over a saved state.
+    pub fn restore(&mut self, v1: &state::V1) {
+        let before = self.model.mode == Mode::Array;
+        let state::V1 { mode, step, status, mut buffer } = v1.clone();
+        buffer.retain(|w| w.offset < BANK_SIZE && w.offset + w.bytes().len() as u64 <= BANK_SIZE);
+        self.model = Bank { writable: self.model.writable, mode, step, status, buffer };
+        let now = mode == Mode::Array;
+        if before != now {
+            self.array.show(now);
+        }
+    }
+
     fn perform(&mut self, effect: &Effect) -> io::Result<()> {
         match effect {
             Effect::Erase(block) => self.array.store(*block, &[0xff; BLOCK_SIZE as usize]),
@@ -339,6 +359,20 @@ impl<A: Array> MmioDevice for Flash<A> {
         if (before == Mode::Array) != (now == Mode::Array) {
             self.array.show(now == Mode::Array);
         }
+    }
+}
+
+/// State for snapshots, record `("flash", 1)`.
+pub mod state {
+    use super::{Mode, Step, Word};
+
+    /// Version 1.
+    #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+    pub struct V1 {
+        pub(super) mode: Mode,
+        pub(super) step: Step,
+        pub(super) status: u8,
+        pub(super) buffer: Vec<Word>,
     }
 }
 

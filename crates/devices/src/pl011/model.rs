@@ -362,7 +362,7 @@ impl Pl011 {
 /// State for snapshots, record `("pl011", 1)`.
 pub mod state {
     /// Version 1.
-    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
     #[allow(missing_docs)] // the names are the manual's
     pub struct V1 {
         pub rsr: u32,

@@ -143,7 +143,7 @@ impl VirtioDevice for Console {
 /// State for snapshots, record `("virtio-console", 1)`.
 pub mod state {
     /// Version 1.
-    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
     pub struct V1 {
         /// Columns of the terminal.
         pub cols: u16,

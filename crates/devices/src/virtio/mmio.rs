@@ -141,6 +141,11 @@ where
         })
     }
 
+    /// Short name of the device.
+    pub fn name(&self) -> &'static str {
+        self.core.back().device.name()
+    }
+
     /// Access to the device from other threads.
     pub fn handle(&self) -> Handle<D, M> {
         Handle(self.core.clone())
@@ -323,6 +328,9 @@ where
 
     /// Takes over a saved state; guest memory must be there already. The device stays paused until [`Handle::resume`].
     pub fn restore(&mut self, v1: &state::V1<D::State>) -> Result<(), state::Mismatch> {
+        if let Some(why) = self.core.back().device.misfit(&v1.device) {
+            return Err(state::Mismatch::Device { why });
+        }
         if v1.queues.len() != self.sizes.len() {
             return Err(state::Mismatch::Queues { have: self.sizes.len(), saved: v1.queues.len() });
         }
@@ -400,7 +408,7 @@ where
 /// State for snapshots, record `("virtio-mmio", 1)`; the device's own record is inside.
 pub mod state {
     /// Version 1.
-    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
     #[allow(missing_docs)] // the names are the specification's
     pub struct V1<S> {
         pub device_features_sel: u32,
@@ -416,7 +424,7 @@ pub mod state {
     }
 
     /// One queue of version 1.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
     #[allow(missing_docs)] // the names are the specification's
     pub struct QueueV1 {
         pub num: u32,
@@ -429,7 +437,7 @@ pub mod state {
     }
 
     /// A saved state does not fit this device.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+    #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
     pub enum Mismatch {
         /// Another number of queues.
         #[error("the saved device has {saved} queues, this one has {have}")]
@@ -444,6 +452,12 @@ pub mod state {
         Features {
             /// The features.
             missing: u64,
+        },
+        /// The device itself refuses.
+        #[error("{why}")]
+        Device {
+            /// Why.
+            why: String,
         },
         /// A ring is not in guest memory.
         #[error("the rings of saved queue {queue} are not in guest memory")]

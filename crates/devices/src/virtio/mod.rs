@@ -116,7 +116,7 @@ pub struct Interest {
 /// A virtio device without its transport.
 pub trait VirtioDevice: Send + 'static {
     /// State for snapshots, record kind and version as in the device's module.
-    type State: Clone + Send;
+    type State: Clone + Send + serde::Serialize + serde::de::DeserializeOwned;
 
     /// Device type (virtio 1.2 section 5).
     fn id(&self) -> u32;
@@ -146,4 +146,12 @@ pub trait VirtioDevice: Send + 'static {
     fn save(&self) -> Self::State;
     /// Takes over a saved state.
     fn restore(&mut self, state: &Self::State);
+    /// The machine goes elsewhere (`true`) or is here: what only one machine may have is given up, or taken.
+    fn lend(&mut self, _away: bool) -> std::io::Result<()> {
+        Ok(())
+    }
+    /// Why a saved state cannot be taken over, if it cannot.
+    fn misfit(&self, _state: &Self::State) -> Option<String> {
+        None
+    }
 }

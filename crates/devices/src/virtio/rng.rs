@@ -84,7 +84,7 @@ impl VirtioDevice for Rng {
 /// State for snapshots, record `("virtio-rng", 1)`: there is none.
 pub mod state {
     /// Version 1.
-    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
     pub struct V1;
 }
 

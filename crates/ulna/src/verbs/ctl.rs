@@ -96,7 +96,7 @@ pub struct ListArgs {
     json: bool,
 }
 
-fn ended(vm: &str, e: &ClientError) -> ExitStatus {
+pub(crate) fn ended(vm: &str, e: &ClientError) -> ExitStatus {
     complain(&format!("{vm}: {e}"));
     match e {
         ClientError::Nobody(_) | ClientError::Silent(..) => ExitStatus::NoMachine,
@@ -105,7 +105,7 @@ fn ended(vm: &str, e: &ClientError) -> ExitStatus {
 }
 
 /// Prints `text`, or what it is made of.
-fn say(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> ExitStatus {
+pub(crate) fn say(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> ExitStatus {
     let text = if json { host::json(value) } else { Ok(text()) };
     match text {
         Ok(text) => host::print(&text),

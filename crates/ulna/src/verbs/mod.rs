@@ -10,3 +10,4 @@ pub mod profile;
 pub mod regs;
 pub mod run;
 pub mod selftests;
+pub mod snapshot;

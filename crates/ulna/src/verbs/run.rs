@@ -147,10 +147,14 @@ enum ClockArg {
     Insn,
 }
 
+/// What executes instructions.
 #[derive(Clone, Copy, ValueEnum)]
-enum EngineArg {
+pub(crate) enum EngineArg {
+    /// Translation.
     Jit,
+    /// Interpretation.
     Interp,
+    /// Both, compared.
     Check,
 }
 
@@ -159,6 +163,16 @@ impl From<GicArg> for GicVersion {
         match g {
             GicArg::V2 => GicVersion::V2,
             GicArg::V3 => GicVersion::V3,
+        }
+    }
+}
+
+impl From<EngineArg> for Engine {
+    fn from(e: EngineArg) -> Engine {
+        match e {
+            EngineArg::Jit => Engine::Jit,
+            EngineArg::Interp => Engine::Interp,
+            EngineArg::Check => Engine::Check,
         }
     }
 }
@@ -179,15 +193,12 @@ impl RunArgs {
         start_log(&self.log)?;
         let mut profile = find_profile(&self.host)?;
         profile.kernel = self.kernel_level(profile.kernel)?;
+        let level = profile.kernel;
         let identities = self.identities()?;
         let targets = self.targets(&profile, &identities)?;
         let clock = self.clock;
         let policy = self.policy.into();
-        let engine = match self.engine {
-            EngineArg::Jit => Engine::Jit,
-            EngineArg::Interp => Engine::Interp,
-            EngineArg::Check => Engine::Check,
-        };
+        let engine = self.engine.into();
         let profiles = self.profile_guest.as_deref().map(ProfileFile::create).transpose()?;
         let engine_options = EngineOptions {
             cache: usize::try_from(self.jit_cache).unwrap_or(usize::MAX),
@@ -199,7 +210,7 @@ impl RunArgs {
         let cpu = self.cpu.as_deref().map(|f| cpu_file::settings(f, &profile, self.policy)).transpose()?;
         let gic = cpu_file::gic(cpu.as_ref().and_then(|c| c.gic), self.gic.map(GicVersion::from))?;
         let cpu = cpu.map(cpu_file::for_vmm).unwrap_or_default();
-        let config = Config { targets, identities, cpu, gic, ..self.config() };
+        let config = Config { targets, identities, cpu, gic, ..self.config(level) };
         let (outside, random) = match clock {
             ClockArg::Host => host_outside(),
             ClockArg::Insn => repeatable_outside(),
@@ -226,7 +237,7 @@ impl RunArgs {
         status
     }
 
-    fn config(self) -> Config {
+    fn config(self, level: KernelLevel) -> Config {
         let kernel = match (self.kernel, self.kernel_format, &self.firmware) {
             (Some(path), Format::Auto, _) => Kernel::Auto(path),
             (Some(path), Format::Raw, _) => Kernel::Raw(path),
@@ -245,6 +256,7 @@ impl RunArgs {
             profile: self.host.clone(),
             policy: word(self.policy.to_possible_value()),
             engine: word(self.engine.to_possible_value()),
+            kernel: (level.major, level.minor),
         });
         Config {
             name: self.name.unwrap_or_else(|| format!("vm{}", std::process::id())),
@@ -350,7 +362,7 @@ fn services_help() -> String {
     )
 }
 
-fn start_log(filter: &str) -> Result<(), Error> {
+pub(crate) fn start_log(filter: &str) -> Result<(), Error> {
     let filter = EnvFilter::try_new(filter).map_err(|e| Error::Usage(format!("--log {filter}: {e}")))?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -361,14 +373,14 @@ fn start_log(filter: &str) -> Result<(), Error> {
     subscriber.try_init().map_err(|e| Error::Internal(format!("log: {e}")))
 }
 
-type Random = Arc<dyn Fn() -> u64 + Send + Sync>;
+pub(crate) type Random = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 pub fn wall_clock_ns() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn host_outside() -> (Outside, Random) {
+pub(crate) fn host_outside() -> (Outside, Random) {
     let outside = Outside {
         wall_clock: Box::new(|| {
             Box::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
@@ -387,7 +399,7 @@ fn host_outside() -> (Outside, Random) {
 /// The date of a machine whose time is counted in instructions: 2026-01-01, standing still.
 const REPEATABLE_DATE: Duration = Duration::from_secs(1_767_225_600);
 
-fn repeatable_outside() -> (Outside, Random) {
+pub(crate) fn repeatable_outside() -> (Outside, Random) {
     let outside = Outside {
         wall_clock: Box::new(|| Box::new(|| REPEATABLE_DATE)),
         entropy: Box::new(|| Box::new(Sequence(AtomicU64::new(1)))),

@@ -38,6 +38,7 @@ pub const ROUTES: &[(&str, &str, Handler)] = &[
     ("POST", "/v1/vm/pause", pause),
     ("POST", "/v1/vm/resume", resume),
     ("POST", "/v1/vm/stop", stop),
+    ("POST", "/v1/vm/snapshot", snapshot),
     ("POST", "/v1/vm/nmi", nmi),
     ("PUT", "/v1/vm/cpus/{id}", cpu),
     ("GET", "/v1/openapi.json", document),
@@ -153,6 +154,20 @@ fn stop(machine: &Machine, _: &str, body: &[u8]) -> Answer {
         How::PowerKey => Then::PowerKey,
     };
     Answer { then: Some(then), ..json(202, &Accepted { accepted: true }).into() }
+}
+
+fn snapshot(machine: &Machine, _: &str, body: &[u8]) -> Answer {
+    let order: super::carry::Order = match parse(body) {
+        Ok(r) => r,
+        Err(answer) => return answer,
+    };
+    if machine.life().is_none() {
+        return starting();
+    }
+    match machine.snapshot(&order) {
+        Ok(report) => Answer { then: order.stop.then_some(Then::Quit), ..json(200, &report).into() },
+        Err(e) => error(409, &e.to_string()).into(),
+    }
 }
 
 #[derive(Deserialize, Default)]

@@ -101,6 +101,12 @@ impl Client {
         self.call("POST", "/v1/vm/stop", r#"{"how":"power-key"}"#).map(drop)
     }
 
+    /// Takes a snapshot.
+    pub fn snapshot(&self, order: &super::Order) -> Result<crate::moves::snapshot::Report, ClientError> {
+        let body = serde_json::to_string(order).unwrap_or_default();
+        self.typed("POST", "/v1/vm/snapshot", &body)
+    }
+
     /// Raises SDEI's host event on a vCPU.
     pub fn nmi(&self, cpu: u32) -> Result<(), ClientError> {
         self.call("POST", "/v1/vm/nmi", &format!(r#"{{"cpu":{cpu}}}"#)).map(drop)

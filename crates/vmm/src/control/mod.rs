@@ -4,12 +4,14 @@
 //! [`http`] reads and writes, [`api`] has the routes, [`socket`] the places, [`client`] the other side.
 
 mod api;
+mod carry;
 pub mod client;
 mod http;
 mod info;
 mod server;
 mod socket;
 
+pub use carry::Order;
 pub use info::{Exits, Info, RunState, VcpuInfo, VcpuPower};
 pub use socket::{list, named, runtime_dir};
 
@@ -17,6 +19,7 @@ use crate::bus::{Shared, lock};
 use crate::config::{Clock, Config};
 use crate::error::Error;
 use crate::gate::Gate;
+use crate::moves::Parts;
 use crate::power::Power;
 use crate::suspend::Suspend;
 use crate::vcpu::Tally;
@@ -59,6 +62,8 @@ pub struct Options {
     pub policy: String,
     /// What executes instructions.
     pub engine: String,
+    /// Kernel whose KVM is played: major, minor.
+    pub kernel: (u16, u16),
 }
 
 /// A machine as the API reaches it, from one reset to the next.
@@ -73,6 +78,8 @@ pub(crate) struct Life {
     pub gic: u32,
     pub mpidrs: Vec<u64>,
     pub services: BTreeMap<String, String>,
+    /// What a snapshot or a move needs.
+    pub parts: Option<Arc<Parts>>,
     /// KVM_NMI on a vCPU.
     pub nmi: Box<dyn Fn(u32) -> Result<(), Errno> + Send + Sync>,
     /// Ends the machine.
@@ -193,6 +200,11 @@ impl Control {
     /// Is a machine that starts now to stand still?
     pub fn paused(&self) -> bool {
         self.machine.state().paused
+    }
+
+    /// The machine that starts now is to stand still.
+    pub(crate) fn begin_paused(&self) {
+        self.machine.state().paused = true;
     }
 
     /// A life begins.

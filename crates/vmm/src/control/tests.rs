@@ -111,6 +111,7 @@ fn machine() -> Arc<Machine> {
             profile: "max".into(),
             policy: "hw".into(),
             engine: "jit".into(),
+            kernel: (6, 12),
         },
         begin: Instant::now(),
         state: Mutex::default(),
@@ -129,6 +130,7 @@ fn life(count: u32) -> Life {
     let suspend = Suspend::new(Default::default(), vec![], kickers.clone());
     Life {
         gate: Arc::new(Gate::new(false, true)),
+        parts: None,
         kickers,
         power: Some(Arc::new(power)),
         suspend: Arc::new(suspend),

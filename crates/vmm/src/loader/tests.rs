@@ -3,7 +3,7 @@ use crate::memory::allocate;
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
 use std::io::Write;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress};
 
 fn image(text_offset: u64, image_size: u64, flags: u64, len: usize) -> Vec<u8> {
     let mut b = vec![0u8; len.max(64)];
@@ -72,7 +72,7 @@ fn ram() -> std::sync::Arc<Memory> {
     allocate("ram", 0x4000_0000..0x4400_0000).unwrap()
 }
 
-fn seen(ram: &std::sync::Arc<Memory>) -> GuestMemoryMmap {
+fn seen(ram: &std::sync::Arc<Memory>) -> crate::memory::Space {
     crate::memory::space(ram).unwrap()
 }
 

@@ -27,6 +27,10 @@ pub trait Media: Send + 'static {
     fn write_at(&mut self, buf: &[u8], offset: u64) -> io::Result<()>;
     /// Returns when everything written is on stable storage.
     fn flush(&mut self) -> io::Result<()>;
+    /// Others may use the medium (`true`), or nobody else.
+    fn lend(&mut self, _away: bool) -> io::Result<()> {
+        Ok(())
+    }
     /// The range holds nothing of worth any more.
     fn discard(&mut self, offset: u64, len: u64) -> io::Result<()>;
     /// The range reads as zero from now on; `may_unmap` allows to give its space back.
@@ -90,6 +94,31 @@ pub struct FileMedia {
 impl FileMedia {
     /// Opens and locks an image: exclusively for writing, shared for reading.
     pub fn open(path: &Path, read_only: bool) -> Result<FileMedia, OpenError> {
+        let media = FileMedia::open_lent(path, read_only)?;
+        media.lock().map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => OpenError::Locked { path: path.into(), read_only },
+            _ => OpenError::Io { path: path.into(), source },
+        })?;
+        Ok(media)
+    }
+
+    fn lock(&self) -> io::Result<()> {
+        let locked = if self.read_only { self.file.try_lock_shared() } else { self.file.try_lock() };
+        match locked {
+            Ok(()) => Ok(()),
+            // File systems without locks exist; an image there is used at the user's risk.
+            Err(TryLockError::Error(e))
+                if matches!(Errno::from_io_error(&e), Some(Errno::NOTSUP | Errno::NOLCK)) =>
+            {
+                Ok(())
+            }
+            Err(TryLockError::Error(e)) => Err(e),
+            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Opens an image that another process may still use; [`Media::lend`] locks it.
+    pub fn open_lent(path: &Path, read_only: bool) -> Result<FileMedia, OpenError> {
         let fail = |source: io::Error| match source.kind() {
             io::ErrorKind::NotFound => OpenError::Missing(path.into()),
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
@@ -103,15 +132,6 @@ impl FileMedia {
             return Err(OpenError::NotAnImage(path.into()));
         }
         let file = OpenOptions::new().read(true).write(!read_only).open(path).map_err(fail)?;
-        let locked = if read_only { file.try_lock_shared() } else { file.try_lock() };
-        match locked {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { path: path.into(), read_only }),
-            // File systems without locks exist; an image there is used at the user's risk.
-            Err(TryLockError::Error(e))
-                if matches!(Errno::from_io_error(&e), Some(Errno::NOTSUP | Errno::NOLCK)) => {}
-            Err(TryLockError::Error(e)) => return Err(fail(e)),
-        }
         // The end of a block device is found by seeking; metadata says 0.
         let len = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0)).map_err(|e| fail(e.into()))?;
         match len {
@@ -139,6 +159,17 @@ fn unsupported(e: Errno) -> bool {
 }
 
 impl Media for FileMedia {
+    fn lend(&mut self, away: bool) -> io::Result<()> {
+        if away {
+            // Network file systems write back what they hold when a lock goes; on one host there is one cache.
+            return self.file.unlock();
+        }
+        self.lock().map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => io::Error::new(e.kind(), "another process uses the disk image"),
+            _ => e,
+        })
+    }
+
     fn len(&self) -> u64 {
         self.len
     }

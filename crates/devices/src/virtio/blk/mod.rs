@@ -120,14 +120,31 @@ impl<S: Media> VirtioDevice for Blk<S> {
         state::V1 { len: self.media.len(), read_only: self.media.read_only() }
     }
 
-    /// The medium is the VMM's business: it compares what was saved before it restores.
     fn restore(&mut self, _state: &state::V1) {}
+
+    fn lend(&mut self, away: bool) -> std::io::Result<()> {
+        self.media.lend(away)
+    }
+
+    /// The medium must be the one that the guest knows.
+    fn misfit(&self, v1: &state::V1) -> Option<String> {
+        let (len, read_only) = (self.media.len(), self.media.read_only());
+        let what = |ro: bool| if ro { "read-only" } else { "writable" };
+        ((len, read_only) != (v1.len, v1.read_only)).then(|| {
+            format!(
+                "the guest's disk has {} bytes and is {}, the one here has {len} bytes and is {}",
+                v1.len,
+                what(v1.read_only),
+                what(read_only)
+            )
+        })
+    }
 }
 
 /// State for snapshots, record `("virtio-blk", 1)`. No request is ever under way while the device is paused.
 pub mod state {
     /// Version 1.
-    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
     pub struct V1 {
         /// Size of the medium in bytes.
         pub len: u64,

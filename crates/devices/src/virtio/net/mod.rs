@@ -318,7 +318,7 @@ impl<B: NetBackend> VirtioDevice for Net<B> {
 /// State for snapshots, record `("virtio-net", 1)`.
 pub mod state {
     /// Version 1.
-    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
     pub struct V1 {
         /// Address of the card.
         pub mac: [u8; 6],

@@ -1,0 +1,208 @@
+//! Machines that are saved and go on, as a user does it.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Prints the alphabet again and again, a letter every few milliseconds; the letter is in w0 only.
+const ALPHABET: [u32; 11] = [
+    0xd2a1_2001, // movz x1, #0x900, lsl 16
+    0x5280_0820, // movz w0, #'A'
+    0xb900_0020, // str w0, [x1]
+    0x1100_0400, // add w0, w0, #1
+    0x7101_6c1f, // cmp w0, #'Z' + 1
+    0x5400_0041, // b.ne .+8
+    0x5280_0820, // movz w0, #'A'
+    0xd2a0_0082, // movz x2, #4, lsl 16
+    0xf100_0442, // subs x2, x2, #1
+    0x54ff_ffe1, // b.ne .-4
+    0x17ff_fff8, // b .-32
+];
+
+/// A place for one test's machines.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Place {
+        let p = Place(tempfile::tempdir().unwrap());
+        let words: Vec<u8> = ALPHABET.iter().flat_map(|w| w.to_le_bytes()).collect();
+        std::fs::write(p.path("alphabet"), words).unwrap();
+        p
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn ulna(&self, args: &[&str]) -> Command {
+        let mut c = Command::new(assert_cmd::cargo::cargo_bin!("ulna"));
+        c.args(args).env("XDG_RUNTIME_DIR", self.0.path()).current_dir(self.0.path()).stdin(Stdio::null());
+        c
+    }
+
+    fn ask(&self, args: &[&str]) -> Output {
+        self.ulna(args).output().unwrap()
+    }
+
+    fn well(&self, args: &[&str]) -> String {
+        let o = self.ask(args);
+        assert!(o.status.success(), "{args:?}: {}", String::from_utf8_lossy(&o.stderr));
+        String::from_utf8(o.stdout).unwrap()
+    }
+
+    /// A machine that prints the alphabet to a file.
+    fn alphabet(&self, name: &str, more: &[&str]) -> Machine {
+        let serial = format!("file={name}.out");
+        let args =
+            ["run", "--kernel", "alphabet", "--kernel-format", "raw", "--memory", "64M", "--name", name];
+        let c = self.ulna(&[&args[..], &["--serial", &serial], more].concat()).spawn().unwrap();
+        Machine { child: c, out: self.path(&format!("{name}.out")) }
+    }
+
+    fn restored(&self, dir: &str, name: &str, more: &[&str]) -> Machine {
+        let serial = format!("file={name}.out");
+        let c =
+            self.ulna(&[&["restore", dir, "--name", name, "--serial", &serial][..], more].concat()).spawn();
+        Machine { child: c.unwrap(), out: self.path(&format!("{name}.out")) }
+    }
+}
+
+struct Machine {
+    child: Child,
+    out: PathBuf,
+}
+
+impl Machine {
+    fn printed(&self) -> String {
+        let mut text = String::new();
+        let _ = std::fs::File::open(&self.out).and_then(|mut f| f.read_to_string(&mut text));
+        text
+    }
+
+    fn prints(&self, letters: usize) -> String {
+        let end = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < end {
+            let text = self.printed();
+            if text.len() >= letters {
+                return text;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("{} letters of {letters} after a minute", self.printed().len());
+    }
+
+    fn ends(&mut self) -> std::process::ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One letter after the other, across all parts.
+fn assert_alphabet(parts: &[&str]) {
+    let all = parts.concat();
+    for (n, c) in all.bytes().enumerate() {
+        assert_eq!(c, b'A' + (n % 26) as u8, "letter {n} of {parts:?}");
+    }
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 0x10;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_machine_goes_on_from_its_snapshot_at_the_letter_where_it_stopped() {
+    let p = Place::new();
+    let mut a = p.alphabet("a", &["--host", "altra", "--clock", "host"]);
+    a.prints(3);
+    let said = p.well(&["snapshot", "a", "snap", "--stop"]);
+    assert!(said.contains("the guest stood still for") && said.contains("publish"), "{said}");
+    assert!(a.ends().success());
+    let before = a.printed();
+
+    let inspected = p.well(&["inspect", "snap", "--registers", "--verify"]);
+    for part in
+        ["host       altra, policy hw", "25000000 Hz", "pl011", "MIDR_EL1", "vcpu 0     ", "memory agrees"]
+    {
+        assert!(inspected.contains(part), "{part}: {inspected}");
+    }
+    let b = p.restored("snap", "b", &[]);
+    let after = b.prints(30);
+    assert_alphabet(&[&before, &after]);
+
+    // A snapshot of what was restored, and the first one once more.
+    p.well(&["snapshot", "b", "snap2", "--no-sync"]);
+    assert_alphabet(&[&before, &b.prints(after.len() + 2)]);
+    p.well(&["stop", "b"]);
+    let c = p.restored("snap", "c", &[]);
+    assert_alphabet(&[&before, &c.prints(3)]);
+    let d = p.restored("snap2", "d", &["--paused"]);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(d.printed(), "");
+    p.well(&["ctl", "d", "resume"]);
+    d.prints(2);
+}
+
+#[test]
+fn another_host_says_all_that_it_cannot_have() {
+    let p = Place::new();
+    let mut a = p.alphabet("a", &["--host", "altra"]);
+    a.prints(1);
+    p.well(&["snapshot", "a", "snap", "--stop", "--no-sync"]);
+    a.ends();
+    let o = p.ask(&["restore", "snap", "--host", "thunderx2"]);
+    let why = String::from_utf8(o.stderr).unwrap();
+    assert_eq!(o.status.code(), Some(9), "{why}");
+    assert!(why.contains("counter frequency is 25000000 Hz in the machine"), "{why}");
+    assert!(
+        why.contains("ID_AA64") && why.matches("in the machine; ").count() > 3 && why.lines().count() == 1,
+        "{why}"
+    );
+}
+
+#[test]
+fn a_snapshot_that_is_damaged_is_told_and_does_not_run() {
+    let p = Place::new();
+    let mut a = p.alphabet("a", &[]);
+    a.prints(1);
+    p.well(&["snapshot", "a", "snap", "--no-sync"]);
+    // One that fails leaves the machine and the snapshot.
+    std::fs::write(p.path("file"), "x").unwrap();
+    for bad in ["file", "no/such/place"] {
+        let o = p.ask(&["snapshot", "a", bad]);
+        let why = String::from_utf8(o.stderr).unwrap();
+        assert!(o.status.code() == Some(8) && why.starts_with("ulna: a: connect: "), "{why}");
+    }
+    let n = a.printed().len();
+    a.prints(n + 2);
+    p.well(&["stop", "a"]);
+    a.ends();
+
+    let refuse = |why: &str, more: &[&str]| {
+        let o = p.ask(&[&["restore", "snap"][..], more].concat());
+        let text = String::from_utf8(o.stderr).unwrap();
+        assert_eq!(o.status.code(), Some(11), "{text}");
+        assert!(text.contains(why) && text.lines().count() == 1, "{why}: {text}");
+    };
+    let state = p.path("snap/state.ulna");
+    let whole = std::fs::read(&state).unwrap();
+    flip(&state, whole.len() / 2);
+    refuse("connect: snap/state.ulna: byte ", &[]);
+    std::fs::write(&state, &whole[..whole.len() - 5]).unwrap();
+    refuse("the stream ends at byte", &[]);
+    std::fs::write(&state, &whole).unwrap();
+    flip(&p.path("snap/ram.mem"), 0x8_0004);
+    refuse("negotiate: snap/ram.mem: the checksum of the MiB at byte 0 is wrong", &["--verify"]);
+    std::fs::File::options().write(true).open(p.path("snap/ram.mem")).unwrap().set_len(4096).unwrap();
+    refuse("ram.mem has 4096 bytes; the snapshot says 67108864", &[]);
+    let o = p.ask(&["inspect", "nothing"]);
+    assert!(String::from_utf8(o.stderr).unwrap().contains("connect: cannot open nothing/state.ulna"));
+}
