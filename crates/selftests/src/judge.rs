@@ -31,16 +31,28 @@ impl Verdict {
     }
 }
 
-/// The verdict on how a start ended, against what these hosts (the nearest first) did.
-pub fn judge(run: &Run, hosts: &[&str], ended: &Ended) -> Verdict {
+/// What is compared with what.
+#[derive(Clone, Copy, Debug)]
+pub struct Host<'a> {
+    /// The recorded hosts, the nearest first.
+    pub nearest: &'a [&'a str],
+    /// What the host that is played has not, of what tests need.
+    pub lacks: &'a [&'a str],
+}
+
+/// The verdict on how a start ended, against what these hosts did.
+pub fn judge(run: &Run, host: Host<'_>, ended: &Ended) -> Verdict {
     let good = |s: &str| Verdict::Expected(s.to_owned());
     let bad = |s: String| Verdict::Unexpected(s);
-    let real = run.real(hosts);
+    let real = run.real(host.nearest);
     let at = ended.place.as_deref().unwrap_or("somewhere");
     match (ended.outcome, real.map(|r| r.1.outcome)) {
         (Outcome::Pass, Some(Outcome::Pass | Outcome::Skip) | None) => good(""),
         (Outcome::Pass, Some(_)) => good("better than on the real KVM"),
         (Outcome::Skip, Some(Outcome::Skip)) => good(""),
+        (Outcome::Skip, _) if run.needs.iter().any(|n| host.lacks.contains(&n.as_str())) => {
+            good("the host lacks what it needs")
+        }
         (Outcome::Skip, _) => match (&run.may_skip, real) {
             (Some(what), _) => good(&format!("{what} is not built")),
             (None, Some((host, _))) => bad(format!("skipped, but not on {host}")),
@@ -61,6 +73,8 @@ mod tests {
     use super::*;
     use crate::recorded::{Knows, Real};
 
+    const HOST: Host<'_> = Host { nearest: &["max"], lacks: &["GICv3"] };
+
     fn ended(outcome: Outcome, place: Option<&str>) -> Ended {
         Ended {
             outcome,
@@ -74,7 +88,7 @@ mod tests {
     #[test]
     fn only_what_the_record_allows_is_expected() {
         let mut r = Run::unknown("t".into());
-        let verdict = |r: &Run, o, at| judge(r, &["max"], &ended(o, at)).is_bad();
+        let verdict = |r: &Run, o, at| judge(r, HOST, &ended(o, at)).is_bad();
         assert!(!verdict(&r, Outcome::Pass, None) && verdict(&r, Outcome::Fail, None));
         for (real, pass, skip, stopped) in [
             (Outcome::Pass, false, true, true),
@@ -89,6 +103,10 @@ mod tests {
         r.may_skip = Some("AArch32".into());
         r.real.insert("max".into(), Real { outcome: Outcome::Pass, seconds: 1.0 });
         assert!(!verdict(&r, Outcome::Skip, None));
+        for (needs, bad) in [("GICv3", false), ("PMU", true)] {
+            (r.may_skip, r.needs) = (None, vec![needs.into()]);
+            assert_eq!(verdict(&r, Outcome::Skip, None), bad);
+        }
     }
 
     #[test]
@@ -96,7 +114,7 @@ mod tests {
         let mut r = Run::unknown("t".into());
         r.real.insert("max".into(), Real { outcome: Outcome::Fail, seconds: 1.0 });
         r.fails_at = Some(Knows { place: "kvm_util.c:724".into(), why: "EIO".into() });
-        let verdict = |o, at| judge(&r, &["max"], &ended(o, at));
+        let verdict = |o, at| judge(&r, HOST, &ended(o, at));
         assert!(!verdict(Outcome::Fail, Some("lib/kvm_util.c:724")).is_bad());
         assert!(!verdict(Outcome::Pass, None).is_bad());
         for at in [None, Some("lib/kvm_util.c:7240"), Some("other_kvm_util.c:724"), Some("vgic_init.c:3")] {

@@ -10,7 +10,7 @@ mod recorded;
 mod report;
 mod start;
 
-pub use judge::{Verdict, judge};
+pub use judge::{Host, Verdict, judge};
 pub use recorded::{Knows, Outcome, Real, Run, recorded};
 pub use report::{Line, Report};
 pub use start::{Ended, Launcher, Selection, run_all};

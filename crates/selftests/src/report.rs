@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::judge::{Verdict, judge};
+use crate::judge::{Host, Verdict, judge};
 use crate::recorded::{Outcome, Run};
 use crate::start::{Ended, Launcher, Selection, programs, run_all};
 
@@ -50,8 +50,8 @@ pub struct Report {
     pub expected: bool,
 }
 
-fn line(run: &Run, hosts: &[&str], ended: Option<&Ended>, verdict: Verdict) -> Line {
-    let real = run.real(hosts);
+fn line(run: &Run, host: Host<'_>, ended: Option<&Ended>, verdict: Verdict) -> Line {
+    let real = run.real(host.nearest);
     Line {
         test: run.test.clone(),
         args: run.args.clone(),
@@ -88,7 +88,7 @@ fn plan(dir: &Path, record: &[Run], sel: &Selection) -> io::Result<Plan> {
 }
 
 impl Report {
-    /// Runs what was selected of a directory, and compares it with `hosts`, the nearest first. `tell` hears of each test
+    /// Runs what was selected of a directory, and compares it with what `host` says. `tell` hears of each test
     /// that ended.
     ///
     /// # Errors
@@ -97,17 +97,17 @@ impl Report {
         (kernel, record): &(String, Vec<Run>),
         l: &Launcher,
         sel: &Selection,
-        hosts: &[&str],
+        host: Host<'_>,
         tell: &(dyn Fn(&Line) + Sync),
     ) -> io::Result<Report> {
         let (start, not) = plan(&l.dir, record, sel)?;
-        let done = run_all(l, &start, &|run, e| tell(&line(run, hosts, Some(e), judge(run, hosts, e))));
+        let done = run_all(l, &start, &|run, e| tell(&line(run, host, Some(e), judge(run, host, e))));
         let mut runs: Vec<Line> = start
             .iter()
             .zip(done)
             .map(|(run, e)| match e {
-                Ok(e) => line(run, hosts, Some(&e), judge(run, hosts, &e)),
-                Err(e) => line(run, hosts, None, Verdict::Unexpected(format!("cannot be started: {e}"))),
+                Ok(e) => line(run, host, Some(&e), judge(run, host, &e)),
+                Err(e) => line(run, host, None, Verdict::Unexpected(format!("cannot be started: {e}"))),
             })
             .collect();
         runs.extend(not.into_iter().map(|(run, why)| {
@@ -116,7 +116,7 @@ impl Report {
             } else {
                 Verdict::Out(why)
             };
-            line(&run, hosts, None, verdict)
+            line(&run, host, None, verdict)
         }));
         let expected = !runs.iter().any(|r| r.verdict.is_bad());
         Ok(Report { kernel: kernel.clone(), runs, expected })

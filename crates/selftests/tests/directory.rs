@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use ulna_selftests::{Knows, Launcher, Outcome, Real, Report, Run, Selection};
+use ulna_selftests::{Host, Knows, Launcher, Outcome, Real, Report, Run, Selection};
 
+const HOST: Host<'_> = Host { nearest: &["max"], lacks: &[] };
 const FAILS: &str = "echo '==== Test Assertion Failure ===='; echo '  lib/util.c:7: x == y'; exit 254";
 
 fn program(dir: &Path, name: &str, text: &str) {
@@ -61,7 +62,7 @@ fn programs_end_in_every_way() {
     let told = Mutex::new(0);
     let tell = |_: &ulna_selftests::Line| *told.lock().unwrap() += 1;
     let all = ("6.12".to_owned(), record);
-    let r = Report::make(&all, &l, &Selection::default(), &["max"], &tell).unwrap();
+    let r = Report::make(&all, &l, &Selection::default(), HOST, &tell).unwrap();
     let by = |name: &str| r.runs.iter().find(|x| x.test == name).unwrap();
     assert!(!r.expected && *told.lock().unwrap() == 6);
     assert_eq!(by("passes").outcome, Some(Outcome::Pass));
@@ -81,7 +82,7 @@ fn programs_end_in_every_way() {
     );
 
     let few = Selection { only: vec!["ski".into(), "known".into()], ..Selection::default() };
-    let r = Report::make(&all, &l, &few, &["max"], &tell).unwrap();
+    let r = Report::make(&all, &l, &few, HOST, &tell).unwrap();
     assert!(r.expected && r.runs.len() == 2, "{r}");
 }
 
@@ -92,7 +93,7 @@ fn what_does_not_end_is_stopped_with_all_it_started() {
     let alive = dir.path().join("alive");
     program(&l.dir, "hangs", &format!("(sleep 0.8; touch {}) & sleep 60", alive.display()));
     let all = ("6.12".to_owned(), vec![run("hangs", Outcome::Pass)]);
-    let r = Report::make(&all, &l, &Selection::default(), &["max"], &|_| {}).unwrap();
+    let r = Report::make(&all, &l, &Selection::default(), HOST, &|_| {}).unwrap();
     assert_eq!((r.runs[0].outcome, r.expected), (Some(Outcome::Stopped), false));
     assert_eq!(r.runs[0].status.as_deref(), Some("stopped at the time limit"));
     std::thread::sleep(Duration::from_millis(1000));

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use ulna_selftests::{Launcher, Line, Report, Selection, recorded};
+use ulna_machine::{Machine, Policy, VcpuFeatures};
+use ulna_selftests::{Host, Launcher, Line, Report, Selection, recorded};
 use ulna_vmm::{Error, ExitStatus};
 
 use crate::{complain, host};
@@ -61,7 +62,7 @@ impl SelftestsArgs {
     }
 
     fn run(&self) -> Result<ExitStatus, Error> {
-        host::find_profile(&self.host)?;
+        let profile = host::find_profile(&self.host)?;
         if !self.dir.is_dir() {
             return Err(Error::Usage(format!("{} is not a directory", self.dir.display())));
         }
@@ -85,6 +86,9 @@ impl SelftestsArgs {
             jobs: self.jobs,
         };
         let selection = Selection { only: self.only.clone(), quick: self.quick, all: self.all };
+        let supported = Machine::new(&profile, Policy::Hw, VcpuFeatures::NONE).supported_vcpu_features();
+        let has = [("GICv3", profile.gic.v3()), ("PMU", supported.contains(VcpuFeatures::PMU_V3))];
+        let lacks: Vec<&str> = has.iter().filter(|h| !h.1).map(|h| h.0).collect();
         let record = recorded().map_err(Error::Internal)?;
         if !self.json {
             say(Line::HEADING.trim_end());
@@ -94,8 +98,14 @@ impl SelftestsArgs {
                 say(&l.to_string());
             }
         };
-        let report = Report::make(&record, &launcher, &selection, nearest(&self.host), &tell)
-            .map_err(file("read the tests of", &self.dir))?;
+        let report = Report::make(
+            &record,
+            &launcher,
+            &selection,
+            Host { nearest: nearest(&self.host), lacks: &lacks },
+            &tell,
+        )
+        .map_err(file("read the tests of", &self.dir))?;
         if self.json {
             host::print(&host::json(&report)?);
         } else {
