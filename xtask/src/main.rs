@@ -9,6 +9,7 @@ mod diff_cpu;
 mod diff_system;
 mod fuzz;
 mod gdb;
+mod gic_model;
 mod header_check;
 mod linux;
 mod reference;
@@ -82,6 +83,8 @@ enum Task {
     Conformance(conformance::Args),
     /// GDB on the built-in guest and on Linux.
     Gdb(gdb::Args),
+    /// Random accesses of the GIC, by a guest and without one, against a model from the specification.
+    GicModel(gic_model::Args),
     /// Boots a Debian kernel as a user would: CPUs, disk, network.
     Linux(linux::Args),
     /// Linux with a client of its SDEI driver: NMIs into CPUs that spin with interrupts off.
@@ -113,6 +116,7 @@ fn main() -> Result<()> {
         Task::HeaderCheck(a) => header_check::run(&a),
         Task::Conformance(a) => conformance::run(&a),
         Task::Gdb(a) => gdb::run(&a),
+        Task::GicModel(a) => gic_model::run(&a),
         Task::Linux(a) => linux::run(&a),
         Task::Sdei(a) => sdei::run(&a),
         Task::Selftests(a) => selftests::run(&a),

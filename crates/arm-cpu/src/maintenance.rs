@@ -89,6 +89,9 @@ fn dc_zva(cpu: &mut Cpu, va: u64) -> Result<(), Stop> {
     }
     // Before anything is written.
     cpu.check_watchpoints(start, size, AccessKind::Write, Acc::NORMAL)?;
+    if size == 4 {
+        return cpu.store::<u32>(start, 0, Acc::NORMAL);
+    }
     for n in 0..size / 8 {
         cpu.store::<u64>(start + n * 8, 0, Acc::NORMAL)?;
     }

@@ -137,8 +137,8 @@ impl Vcpu {
                 .because("the PMU's interrupt {} is not one of the controller's")
                 .value(irq.into()));
         }
-        let filter = self.vm.pmu_filter.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.cpu.set_pmu_filter(filter);
+        let m = self.check_initialised()?;
+        self.cpu.set_pmu_filter(self.vm.event_filter(&m));
         Ok(())
     }
 

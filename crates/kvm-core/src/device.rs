@@ -11,6 +11,7 @@ use ulna_vgic::{GicError, IccReg, Region, Version};
 
 use crate::Result;
 use crate::gic::{CPUIF_LEN, DIST_V2_LEN, DIST_V3_LEN, GicSetup, ITS_LEN, ItsSetup, check_range};
+use crate::identity::GICD_TYPER;
 use crate::memory::Tables;
 use crate::vm::{Vm, VmInner};
 use crate::why;
@@ -428,10 +429,18 @@ impl Device {
             ),
             Reg::Frame(region, vcpu, offset) => {
                 let value = value & 0xffff_ffff;
+                if region == Region::Dist && offset == GICD_TYPER {
+                    let vm = &self.vm;
+                    return vm.with_gic(|g| vm.write_dist_identity(g, value)).ok_or(why::GIC_NOT_READY)?;
+                }
                 self.vm.with_gic(|g| g.gic.user_write(region, vcpu, offset, value, mem))
             }
             Reg::Sysreg(vcpu, enc) => {
                 let reg = user_sysreg(enc)?;
+                if reg == IccReg::Ctlr {
+                    let vm = &self.vm;
+                    vm.with_gic(|g| vm.write_cpu_identity(g, value)).ok_or(why::GIC_NOT_READY)??;
+                }
                 self.vm.with_gic(|g| g.gic.user_sysreg_write(vcpu, reg, value))
             }
             Reg::Levels(vcpu, attr) => {

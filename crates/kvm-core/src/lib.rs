@@ -21,6 +21,7 @@ mod eventfd;
 mod exits;
 pub mod firmware;
 mod gic;
+mod identity;
 mod kvm;
 mod mapping;
 mod mask_list;

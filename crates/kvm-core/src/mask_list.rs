@@ -6,10 +6,11 @@
 
 use ulna_arm_cpu::SysReg;
 use ulna_kvm_abi::RegId;
-use ulna_machine::rules::FREQUENCIES;
 use ulna_machine::{Machine, Policy, VmTraits};
+use ulna_vgic::{CpuIdentity, DistIdentity};
 
 use crate::firmware::sdei;
+use crate::identity::{CHOSEN, GICD_TYPER, ICC_CTLR};
 use crate::vm::Vm;
 
 /// Version of the list's form.
@@ -50,6 +51,7 @@ pub struct MaskEntry {
 
 /// Groups, which never change their numbers.
 mod group {
+    pub const CPU_INTERFACE: u32 = 1;
     pub const GICD: u32 = 2;
     pub const COUNTER: u32 = 3;
     pub const PMU: u32 = 4;
@@ -61,6 +63,9 @@ const PMCR_N: u32 = 11;
 /// GICD_IIDR, Revision.
 const GICD_IIDR: u64 = 8;
 const REVISION: u32 = 12;
+/// GICD_TYPER.LPIS and IDbits.
+const LPIS: u64 = 1 << 17;
+const TYPER_ID_BITS: u64 = 0x1f << 19;
 /// The newest revision of KVM's distributor.
 const NEWEST_REVISION: u64 = 3;
 
@@ -97,14 +102,40 @@ impl Vm {
             access: Access::GicDistRegs,
             group: group::GICD,
         });
-        if vm.frequency_is_writable() {
-            list.push(MaskEntry {
-                id: RegId::sysreg(SysReg::CNTFRQ_EL0.code()).0,
-                mask: 0x3fff_ffff,
-                limit: *FREQUENCIES.end(),
-                access: Access::VmRegister,
-                group: group::COUNTER,
-            });
+        if vm.identity_is_chosen() {
+            if c.gic().v3 {
+                list.push(MaskEntry {
+                    id: ICC_CTLR.into(),
+                    mask: ctlr_mask(c.gic().most_identity()),
+                    limit: c.gic().most_identity().to_ctlr(),
+                    access: Access::GicCpuSysregs,
+                    group: group::CPU_INTERFACE,
+                });
+                list.push(MaskEntry {
+                    id: GICD_TYPER,
+                    // Without LPIs their number is not a choice.
+                    mask: DistIdentity::MASK
+                        & if vm.most_typer() & LPIS != 0 { u64::MAX } else { !(LPIS | TYPER_ID_BITS) },
+                    limit: vm.most_typer(),
+                    access: Access::GicDistRegs,
+                    group: group::GICD,
+                });
+            }
+            list.extend(CHOSEN.into_iter().filter_map(|r| {
+                let (mask, limit) = vm.chosen(&m, r)?;
+                let group = match r {
+                    SysReg::CNTFRQ_EL0 => group::COUNTER,
+                    SysReg::DCZID_EL0 => group::CACHES,
+                    _ => group::PMU,
+                };
+                Some(MaskEntry {
+                    id: RegId::sysreg(r.code()).0,
+                    mask,
+                    limit,
+                    access: Access::VmRegister,
+                    group,
+                })
+            }));
         }
         if vm.firmware.sdei.get().is_some() {
             list.push(MaskEntry {
@@ -147,4 +178,10 @@ impl crate::vm::VmInner {
             strict: self.config.strict,
         }
     }
+}
+
+/// Bits of ICC_CTLR_EL1 that can change: SEIS and A3V, and what there can be less of. No guest has RSS or ExtRange.
+fn ctlr_mask(most: CpuIdentity) -> u64 {
+    let less = |possible: bool, bits: u64| if possible { bits } else { 0 };
+    1 << 14 | 1 << 15 | less(most.pri_bits > 5, 7 << 8) | less(most.id_bits > 16, 1 << 11)
 }

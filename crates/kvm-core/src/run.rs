@@ -67,6 +67,7 @@ impl Vcpu {
         self.vm.map_gic()?;
         let vgic3 = self.vm.with_gic(|g| g.gic.config().version == ulna_vgic::Version::V3).unwrap_or(false);
         self.vm.finish_id_registers(&m, vgic3);
+        self.vm.check_choices(&m)?;
         self.claim_timers()?;
         self.enable_pmu()?;
         let state = &mut self.cpu.state;

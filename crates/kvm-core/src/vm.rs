@@ -22,6 +22,7 @@ use crate::device::Device;
 use crate::eventfd::{IoEvents, IrqFds};
 use crate::firmware::Firmware;
 use crate::gic::{GicSetup, GicState};
+use crate::identity::CHOSEN;
 use crate::kvm::KvmConfig;
 use crate::memory::Slots;
 use crate::routing::Routing;
@@ -415,7 +416,7 @@ impl VmInner {
                 let m = Machine::new(&self.config.profile, self.config.policy, wanted);
                 let mut values = self.id_values();
                 for &r in SysReg::ALL {
-                    if (is_vm_wide(r) || IDENTITY.contains(&r) || r == SysReg::CNTFRQ_EL0)
+                    if (is_vm_wide(r) || IDENTITY.contains(&r) || CHOSEN.contains(&r))
                         && let Some(v) = m.reset_value(r, 0)
                     {
                         values[r as usize] = v;
@@ -446,7 +447,7 @@ impl VmInner {
         let own_identity = self.het_identity.load(Ordering::SeqCst);
         for &r in SysReg::ALL {
             let identity = IDENTITY.contains(&r) && !own_identity;
-            if is_vm_wide(r) || identity || r == SysReg::CNTFRQ_EL0 {
+            if is_vm_wide(r) || identity || CHOSEN.contains(&r) && m.value(r).is_some() {
                 take(r, values[r as usize]);
             }
         }

@@ -18,6 +18,7 @@ use ulna_machine::{Machine, Policy, VcpuFeatures};
 
 use crate::Result;
 use crate::firmware::smccc;
+use crate::identity::CHOSEN;
 use crate::kvm::KvmConfig;
 use crate::one_reg::{refusal, refused};
 use crate::vm::{Vm, VmInner, is_vm_wide};
@@ -58,8 +59,7 @@ impl VmInner {
     /// Has the VM one value of this register?
     fn is_scoped_sysreg(&self, m: &Machine, r: SysReg) -> bool {
         let identity = IDENTITY.contains(&r) && self.identity_is_the_vms();
-        let frequency = r == SysReg::CNTFRQ_EL0 && self.frequency_is_writable();
-        m.listed(r) && (is_vm_wide(r) || in_id_space(r) || identity) || frequency
+        m.listed(r) && (is_vm_wide(r) || in_id_space(r) || identity) || self.chosen(m, r).is_some()
     }
 
     /// Firmware pseudo-registers that this VM has.
@@ -139,25 +139,12 @@ impl VmInner {
 
     /// A feature ID register, or an identity register that is the VM's.
     pub fn set_id_register(&self, m: &Machine, r: SysReg, v: u64) -> Result<()> {
+        if CHOSEN.contains(&r) {
+            return self.set_chosen(m, r, v);
+        }
         let mut values = self.id_values();
         let now = values[r as usize];
         let started = self.started.load(Ordering::SeqCst);
-        if r == SysReg::CNTFRQ_EL0 {
-            m.check_frequency(v, self.traits()).map_err(refusal)?;
-            return match v {
-                _ if v == now => Ok(()),
-                _ if started => Err(why::STARTED),
-                _ => {
-                    values[r as usize] = v;
-                    self.clock.set_hz(v);
-                    if !self.offsets_fixed.load(Ordering::SeqCst) {
-                        // The virtual counter starts near zero.
-                        self.cntvoff.store(self.clock.counter(0), Ordering::SeqCst);
-                    }
-                    Ok(())
-                }
-            };
-        }
         if IDENTITY.contains(&r) {
             values[r as usize] = check_identity(m, r, now, v, started)?;
             return Ok(());

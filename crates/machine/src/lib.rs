@@ -6,15 +6,18 @@
 
 mod cache;
 pub mod catalog;
+mod consistent;
 mod engine;
 pub mod firmware;
 mod limit;
+mod mask;
 pub mod meaning;
 mod reset;
 pub mod rules;
 mod vcpu;
 mod write;
 
+pub use consistent::{Contradiction, Surroundings};
 pub use engine::{engine_features, lowered_for};
 pub use reset::mpidr;
 pub use rules::{GicLimits, Refusal, VmTraits};
@@ -24,7 +27,7 @@ pub use write::Refused;
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 use ulna_arm_regs::feature::FeatSet;
-use ulna_arm_regs::id::{IdReg, Raz, in_id_space};
+use ulna_arm_regs::id::{IdReg, in_id_space};
 use ulna_arm_regs::{Feat, SysReg};
 use ulna_profile::{KernelLevel, Mitigations, Profile};
 
@@ -208,15 +211,6 @@ impl Machine {
     /// The limit of an ID register: what a VM starts with, and the most a VMM may write.
     pub fn limit(&self, r: SysReg) -> u64 {
         self.limit[r as usize]
-    }
-
-    /// The mask KVM_ARM_GET_REG_WRITABLE_MASKS reports for a register; it does not depend on vCPU features.
-    pub fn writable_mask(&self, r: SysReg) -> u64 {
-        match IdReg::of(r) {
-            Some(row) if row.raz == Raz::UnlessAArch32 && !self.aarch32_el0 => 0,
-            Some(row) => row.mask,
-            None => 0,
-        }
     }
 
     /// An ID register's value once a vCPU ran: without a GICv3 the guest sees no system-register interface.

@@ -7,7 +7,7 @@ use ulna_arm_regs::SysReg;
 use ulna_arm_regs::row::Storage;
 use ulna_kvm_abi::RegId;
 use ulna_profile::Profile;
-use ulna_vgic::{Affinity, GicConfig, Version};
+use ulna_vgic::{Affinity, CpuIdentity, Gic, GicConfig, GicError, IccReg, Version};
 
 /// What a VMM decided about a VM before its vCPUs, as far as registers depend on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -80,6 +80,8 @@ pub struct GicLimits {
     pub seis: bool,
     /// ICC_CTLR_EL1.A3V.
     pub a3v: bool,
+    /// All that is the VMM's choice, for a controller in software.
+    pub chosen: bool,
 }
 
 impl GicLimits {
@@ -94,7 +96,28 @@ impl GicLimits {
             id_bits: g.id_bits,
             seis: g.seis,
             a3v: g.a3v,
+            chosen: soft,
         }
+    }
+
+    /// The most that ICC_CTLR_EL1 can say where it is chosen. What SEIS and A3V say costs a controller in software nothing.
+    pub fn most_identity(&self) -> CpuIdentity {
+        CpuIdentity { pri_bits: self.priority_bits, id_bits: self.id_bits, seis: true, a3v: true, rss: false }
+    }
+
+    /// The identity that a value of ICC_CTLR_EL1 gives where it is chosen; none if it cannot.
+    pub fn identity(&self, ctlr: u64) -> Option<CpuIdentity> {
+        let (new, most) = (CpuIdentity::from_ctlr(ctlr)?, self.most_identity());
+        let fits = new.pri_bits <= most.pri_bits && new.id_bits <= most.id_bits && (most.rss || !new.rss);
+        fits.then_some(new)
+    }
+
+    /// What a VMM's write of ICC_CTLR_EL1 does to a controller whose guest has not run.
+    pub fn write_ctlr(&self, gic: &mut Gic, ctlr: u64) -> Result<(), GicError> {
+        if self.chosen {
+            gic.set_cpu_identity(self.identity(ctlr).ok_or(GicError::BadValue)?)?;
+        }
+        gic.user_sysreg_write(0, IccReg::Ctlr, ctlr)
     }
 
     /// A GIC within these limits.

@@ -1,7 +1,7 @@
 //! What real KVM answered (oracle/recordings) against what the tables say, and properties of the rules.
 
 use super::*;
-use ulna_arm_regs::id::ID_REGS;
+use ulna_arm_regs::id::{ID_REGS, Raz};
 
 const RECORDED: &str = include_str!("../tests/data/id-registers.txt");
 
@@ -355,4 +355,42 @@ mod properties {
             prop_assert!(!told.has(Feat::ALL[lack]) || zero.has(Feat::ALL[lack]));
         }
     }
+}
+
+#[test]
+fn later_kernels_and_the_soft_policy_open_more_fields() {
+    let of = |kernel: (u16, u16), policy| {
+        let mut p = Profile::builtin("n1").unwrap();
+        p.kernel = KernelLevel { major: kernel.0, minor: kernel.1 };
+        Machine::new(&p, policy, VcpuFeatures::PSCI_0_2)
+    };
+    let (old, new, soft) = (of((6, 12), Policy::Hw), of((6, 15), Policy::Hw), of((6, 12), Policy::Soft));
+    let (mmfr0, ctr, dfr0) = (SysReg::ID_AA64MMFR0_EL1, SysReg::CTR_EL0, SysReg::ID_AA64DFR0_EL1);
+    assert_eq!(old.writable_mask(mmfr0), 0xff00_f000_ffff_ff0f);
+    assert_eq!(new.writable_mask(mmfr0), 0xff00_ffff_ffff_ff0f);
+    assert_eq!(soft.writable_mask(mmfr0), 0xff00_ffff_ffff_ffff);
+    assert_eq!(old.writable_mask(ctr), 0x300f_000f);
+    assert_eq!(new.writable_mask(ctr), 0x300f_c00f);
+    assert_eq!(new.writable_mask(dfr0), old.writable_mask(dfr0), "hardware cannot hide breakpoints");
+    assert_eq!(soft.writable_mask(dfr0), old.writable_mask(dfr0) | 0xf000_f000);
+
+    // A granule of stage 2 is the host's, or not supported.
+    let first = new.limit(mmfr0);
+    for (lsb, granule) in [(32, 0), (36, 0), (40, 0)].map(|(lsb, _)| (lsb, first >> lsb & 0xf)) {
+        for v in 0..16 {
+            let value = first & !(0xf << lsb) | v << lsb;
+            assert_eq!(new.check_write(mmfr0, value).is_ok(), v == granule || v == 1, "{lsb} {v}");
+            assert_eq!(old.check_write(mmfr0, value).is_ok(), v == granule, "{lsb} {v}");
+        }
+    }
+    // N1's instruction cache is PIPT and may be shown as VIPT.
+    let first = new.limit(ctr);
+    assert_eq!(first >> 14 & 3, 3);
+    for (v, ok) in [(0, false), (1, false), (2, true), (3, true)] {
+        assert_eq!(new.check_write(ctr, first & !(3 << 14) | v << 14).is_ok(), ok, "{v}");
+        assert_eq!(old.check_write(ctr, first & !(3 << 14) | v << 14).is_ok(), v == 3, "{v}");
+    }
+    // 8 bits of ASID in place of 16, or as it is.
+    let asid = |v: u64| soft.check_write(mmfr0, soft.limit(mmfr0) & !0xf0 | v << 4).is_ok();
+    assert_eq!([0, 1, 2, 3].map(asid), [true, false, true, false]);
 }

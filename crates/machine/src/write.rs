@@ -1,5 +1,6 @@
 //! Which values a VMM may write to an ID register (kvm-arm64-abi.md §8.2).
 
+use crate::mask::safe;
 use crate::{Machine, SysReg, VcpuFeatures};
 use std::fmt;
 use ulna_arm_regs::id::{IdReg, Raz, in_id_space};
@@ -82,8 +83,9 @@ impl Machine {
             _ => {}
         }
         let mut open = 0;
-        for f in row.fields.iter().filter(|f| f.shown && f.mask() & row.mask == f.mask()) {
-            if !f.safe(new, limit) {
+        let mask = self.mask_of(row);
+        for f in row.fields.iter().filter(|f| f.shown && f.mask() & mask == f.mask()) {
+            if !safe(r, f, new, limit) {
                 return Err(Refused { reg: r, field: Some(f.name), have: f.raw(new), max: f.raw(limit) });
             }
             open |= f.mask();

@@ -267,13 +267,13 @@ fn gic(guest: &Guest, to: &Host, p: &mut Plan) {
 
 /// Does a GIC of this host take the value?
 pub(crate) fn takes_ctlr(host: &Host, ctlr: u64) -> bool {
-    fresh_gic(host).is_some_and(|mut g| g.user_sysreg_write(0, IccReg::Ctlr, ctlr).is_ok())
+    fresh_gic(host).is_some_and(|mut g| host.gic().write_ctlr(&mut g, ctlr).is_ok())
 }
 
 /// What a guest reads after that.
 fn reads_ctlr(host: &Host, ctlr: u64) -> u64 {
     let Some(mut g) = fresh_gic(host) else { return 0 };
-    let _ = g.user_sysreg_write(0, IccReg::Ctlr, ctlr);
+    let _ = host.gic().write_ctlr(&mut g, ctlr);
     g.sysreg_read(0, IccReg::Ctlr)
 }
 

@@ -125,7 +125,7 @@ impl CpuInterface {
     /// Whether a pending interrupt of this priority and group interrupts the vCPU now.
     pub fn signals(&self, priority: u8, group: Group) -> bool {
         self.group_enable[group as usize]
-            && priority < self.pmr
+            && priority & self.priority_mask() < self.pmr & self.priority_mask()
             && self.group_priority(priority, group) < self.running_priority()
     }
 

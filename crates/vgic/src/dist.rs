@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::bank::{self, By, Field, Span};
+use crate::identity::DistIdentity;
 use crate::irq::{FIRST_SPI, Irq};
 use crate::redist::{INITIAL_BASER, Message, Redists, SgiRequest, SgiTargets};
 use crate::redist_regs::{is_wide_access, merge, sanitise_propbaser};
@@ -30,6 +31,7 @@ pub struct Distributor {
     pub(crate) nr_irqs: u32,
     pub(crate) vcpus: usize,
     pub(crate) has_lpis: bool,
+    pub(crate) identity: DistIdentity,
     /// GICR_PROPBASER of all vCPUs.
     pub(crate) propbaser: u64,
     /// GICv2: userspace has written GICD_IIDR, so it knows of groups and may write them.
@@ -51,6 +53,7 @@ impl Distributor {
             nr_irqs: config.nr_irqs,
             vcpus: config.vcpus.len(),
             has_lpis: config.its != 0,
+            identity: config.dist,
             propbaser: if config.its != 0 { INITIAL_BASER } else { 0 },
             user_groups: false,
             spis: (FIRST_SPI..config.nr_irqs).map(|i| Spi { irq: spi(i), at: None }).collect(),

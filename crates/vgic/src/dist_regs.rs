@@ -3,7 +3,6 @@
 use crate::bank::{By, Span};
 use crate::dist::Distributor;
 use crate::irq::FIRST_SPI;
-use crate::lpi::LPI_ID_BITS;
 use crate::redist::{Redists, SgiRequest, SgiTargets};
 use crate::redist_regs::{PIDR2_V3, is_wide_access, part};
 use crate::types::{GicError, Version};
@@ -101,8 +100,7 @@ impl Distributor {
         }
         match offset {
             CTLR => ARE_DS | if self.enabled { ENABLE_GRP1 } else { 0 },
-            TYPER if self.has_lpis => self.lines_field() | 1 << 17 | u64::from(LPI_ID_BITS - 1) << 19,
-            TYPER => self.lines_field() | 9 << 19,
+            TYPER => self.lines_field() | self.identity.to_typer(self.has_lpis),
             IIDR => self.iidr(),
             // KVM has it read as ones, not as zeros.
             STATUSR => 0xffff_ffff,

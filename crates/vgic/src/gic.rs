@@ -11,7 +11,7 @@ use crate::{Affinity, GicConfig, GicError, GuestMemory, IccReg, Lines, MsiError,
 /// A GICv2 or GICv3 with everything in it.
 #[derive(Clone, Debug)]
 pub struct Gic {
-    config: GicConfig,
+    pub(crate) config: GicConfig,
     pub(crate) dist: Distributor,
     pub(crate) vcpus: Vcpus,
     pub(crate) its: Vec<Its>,
@@ -91,6 +91,7 @@ impl Gic {
         mem: &dyn GuestMemory,
     ) {
         let by = By::Guest(vcpu);
+        let propbaser = self.effective_propbaser();
         match (region, self.config.version) {
             (Region::Dist, _) => {
                 // A guest is never refused.
@@ -102,7 +103,7 @@ impl Gic {
             }
             (Region::Its(n), Version::V3) => {
                 if let Some(its) = self.its.get_mut(n) {
-                    its.write(offset, size, value, self.dist.propbaser(), &mut self.vcpus, mem);
+                    its.write(offset, size, value, propbaser, &mut self.vcpus, mem);
                 }
             }
             _ => {}
@@ -122,7 +123,7 @@ impl Gic {
         if PROPBASER.contains(&offset) {
             return self.dist.write_propbaser(of, offset, size, value, &mut self.vcpus);
         }
-        let propbaser = self.dist.propbaser();
+        let propbaser = self.effective_propbaser();
         self.vcpus.with(of, |r| r.frame_write(offset, size, value, by, propbaser, mem));
     }
 
@@ -176,7 +177,7 @@ impl Gic {
         event: u32,
         mem: &dyn GuestMemory,
     ) -> Result<(), MsiError> {
-        let propbaser = self.dist.propbaser();
+        let propbaser = self.effective_propbaser();
         self.its.get(its).ok_or(MsiError::NoIts)?.trigger(device, event, propbaser, &mut self.vcpus, mem)
     }
 
@@ -250,7 +251,8 @@ impl Gic {
         self.dist.has_lpis = true;
         self.dist.propbaser = INITIAL_BASER;
         for vcpu in 0..self.vcpus.count() {
-            self.vcpus.with(vcpu, |r| r.has_lpis = true);
+            let lpis = self.config.dist.lpis;
+            self.vcpus.with(vcpu, |r| r.has_lpis = lpis);
         }
         Ok(())
     }
@@ -293,6 +295,7 @@ impl Gic {
         value: u64,
         mem: &dyn GuestMemory,
     ) -> Result<(), GicError> {
+        let propbaser = self.effective_propbaser();
         let done = match region {
             Region::Dist => self.dist.write(offset, 4, vcpu, value, By::User(vcpu), &mut self.vcpus),
             Region::Redist(of) => {
@@ -303,7 +306,7 @@ impl Gic {
                 self.vcpus.with(vcpu, |r| r.gicc_user_write(offset, value)).ok_or(GicError::NoVcpu(vcpu))
             }
             Region::Its(n) => match self.its.get_mut(n) {
-                Some(its) => its.user_write(offset, value, self.dist.propbaser(), &mut self.vcpus, mem),
+                Some(its) => its.user_write(offset, value, propbaser, &mut self.vcpus, mem),
                 None => Err(GicError::NoRegister),
             },
         };

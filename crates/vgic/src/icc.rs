@@ -23,7 +23,7 @@ impl Redistributor {
     pub fn icc_read(&mut self, reg: IccReg) -> u64 {
         let cpu = &self.cpu;
         match reg {
-            IccReg::Pmr => cpu.pmr.into(),
+            IccReg::Pmr => (cpu.pmr & cpu.priority_mask()).into(),
             IccReg::Iar0 => self.acknowledge(&[Group::G0]).0.into(),
             IccReg::Iar1 => self.acknowledge(&[Group::G1]).0.into(),
             IccReg::Hppir0 => self.highest_pending_of(Group::G0).into(),
@@ -53,8 +53,8 @@ impl Redistributor {
             IccReg::Ctlr => (self.cpu.cbpr, self.cpu.eoi_mode) = (value & 1 != 0, value & 2 != 0),
             IccReg::Igrpen0 => self.cpu.group_enable[0] = value & 1 != 0,
             IccReg::Igrpen1 => self.cpu.group_enable[1] = value & 1 != 0,
-            IccReg::Eoir0 | IccReg::Eoir1 => return self.end_of_interrupt(value as u32 & 0xff_ffff),
-            IccReg::Dir => return self.deactivate_register(value as u32 & 0xff_ffff),
+            IccReg::Eoir0 | IccReg::Eoir1 => return self.end_of_interrupt(self.intid_of(value)),
+            IccReg::Dir => return self.deactivate_register(self.intid_of(value)),
             IccReg::Sgi1r => return self.request_sgi(value, true),
             IccReg::Asgi1r | IccReg::Sgi0r => return self.request_sgi(value, false),
             IccReg::Sre | IccReg::Rpr => return,
@@ -165,7 +165,8 @@ impl Redistributor {
             SgiTargets::Others
         } else {
             SgiTargets::List {
-                cluster: byte(48) << 24 | byte(32) << 16 | byte(16) << 8,
+                // Aff3 and RS are RES0 where the controller does not know them.
+                cluster: if self.a3v { byte(48) } else { 0 } << 24 | byte(32) << 16 | byte(16) << 8,
                 first: if self.rss { (value >> 44) as u32 & 0xf } else { 0 } * 16,
                 list: value as u16,
             }

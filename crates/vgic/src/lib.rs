@@ -23,6 +23,7 @@ mod dist_regs;
 mod gic;
 mod gicc;
 mod icc;
+mod identity;
 pub mod irq;
 pub mod its;
 pub mod lpi;
@@ -34,6 +35,7 @@ pub mod timer;
 mod types;
 
 pub use gic::{Gic, has_user_register};
+pub use identity::{CpuIdentity, DistIdentity};
 pub use sysreg::IccReg;
 pub use types::{
     Affinity, GicConfig, GicError, GuestMemory, Lines, MAX_VCPUS, MAX_VCPUS_V2, MemoryError, MsiError,

@@ -2,6 +2,7 @@
 //! here, LPIs, and who is to be taken next.
 
 use crate::cpuif::{CpuInterface, Group};
+use crate::identity::{A3V, RSS, SEIS};
 use crate::irq::{FIRST_LPI, FIRST_PPI, FIRST_SPECIAL, FIRST_SPI, Irq, SPURIOUS};
 use crate::lpi::{Lpi, Lpis};
 use crate::types::{Affinity, GicConfig, Lines, Version};
@@ -97,6 +98,8 @@ pub struct Redistributor {
     pub(crate) user_pri_bits: u8,
     pub(crate) user_id_bits: u8,
     pub(crate) cpuif_iidr: u32,
+    /// What the fixed bits say about an SGI's targets.
+    pub(crate) a3v: bool,
     pub(crate) rss: bool,
     /// GICR_CTLR.CES and IR, by GICD_IIDR's revision.
     pub(crate) invalidates: bool,
@@ -138,8 +141,9 @@ impl Redistributor {
             affinity: config.vcpus.get(index).copied().unwrap_or_default(),
             processor: config.vcpu_ids.get(index).copied().unwrap_or(index as u16),
             last: index + 1 == config.vcpus.len(),
-            has_lpis: config.its != 0,
-            ctlr_fixed: bit(config.seis, 14) | bit(config.a3v, 15) | bit(config.rss, 18),
+            has_lpis: config.its != 0 && config.dist.lpis,
+            ctlr_fixed: bit(config.seis, SEIS) | bit(config.a3v, A3V) | bit(config.rss, RSS),
+            a3v: config.a3v,
             id_bits: config.id_bits,
             user_pri_bits: config.pri_bits,
             user_id_bits: config.id_bits,

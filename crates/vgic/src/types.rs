@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::identity::DistIdentity;
+
 /// Most vCPUs a GICv3 serves (KVM's VGIC_V3_MAX_CPUS).
 pub const MAX_VCPUS: usize = 512;
 /// Most vCPUs a GICv2 serves: its target fields are bytes.
@@ -48,6 +50,8 @@ pub struct GicConfig {
     pub a3v: bool,
     /// ICC_CTLR_EL1.RSS: SGI range selectors are honoured. KVM 6.12 ignores them.
     pub rss: bool,
+    /// What of GICD_TYPER is a choice.
+    pub dist: DistIdentity,
     /// Number of ITSs; with at least one the guest is offered LPIs.
     pub its: usize,
     /// GICv2 only: GICC_IIDR as the guest reads it.
@@ -67,6 +71,7 @@ impl GicConfig {
             seis: false,
             a3v: true,
             rss: false,
+            dist: DistIdentity::default(),
             its: 0,
             // GIC-400's, the part nearly every GICv2 machine has.
             cpuif_iidr: 0x0202_143b,
