@@ -444,3 +444,34 @@ fn zones_and_routes_are_set_by_number() {
     v.mem.put(end, IrqRouting { nr: 1, flags: 0 }).unwrap();
     assert_eq!(v.ask(v.vm, req::SET_GSI_ROUTING, end), e(Errno::EFAULT));
 }
+
+/// KVM_NMI by its number: SDEI's host event, where there is one.
+#[test]
+fn an_nmi_is_raised_by_number() {
+    use ulna_kvm_core::firmware::sdei::{self, Reg};
+    let v = Vmm::ready(&[0x1400_0000]);
+    assert_eq!(v.ask(v.vcpu, req::NMI, 0), e(Errno::EINVAL), "SDEI was not asked for");
+    assert_eq!(v.ask(v.system, req::CHECK_EXTENSION, sdei::CAP.into()), 0x1_0001);
+    let vm = v.ask(v.system, req::CREATE_VM, 0);
+    let cap = EnableCap { cap: sdei::CAP, ..EnableCap::default() };
+    assert_eq!(v.with(vm, req::ENABLE_CAP, cap), 0);
+    let vcpu = v.ask(vm, req::CREATE_VCPU, 0);
+    assert_eq!(v.with(vm, req::ENABLE_CAP, cap), e(Errno::EBUSY));
+    let init = VcpuInit { target: 5, features: [4, 0, 0, 0, 0, 0, 0] };
+    assert_eq!(v.with(vcpu, req::ARM_VCPU_INIT, init), 0);
+    // It stays pending where nobody has registered it, and is forgotten: registered events keep it.
+    let event = |request| v.with(vcpu, request, OneReg { id: Reg::Event(1).id().0, addr: DATA });
+    assert_eq!(v.ask(vcpu, req::NMI, 0), 0);
+    assert_eq!(event(req::GET_ONE_REG), 0);
+    let word: u64 = v.mem.get(DATA).unwrap();
+    assert_eq!((word & 0xffff_ffff, word >> 32 & 0xf), (sdei::HOST_NMI.into(), 0));
+    v.mem.put(DATA, word | 1 << 32).unwrap();
+    v.mem.put(DATA + 8, RAM).unwrap();
+    assert_eq!(event(req::SET_ONE_REG), 0);
+    for _ in 0..3 {
+        assert_eq!(v.ask(vcpu, req::NMI, 0x1234), 0, "its argument is ignored");
+    }
+    assert_eq!(event(req::GET_ONE_REG), 0);
+    assert_eq!(v.mem.get::<u64>(DATA).unwrap() >> 32 & 0xf, 9, "registered, pending");
+    assert_eq!(v.ask(vm, req::NMI, 0), e(Errno::EINVAL), "a request of vCPUs");
+}

@@ -318,7 +318,7 @@ fn h7_cpu_on_has_one_winner() {
     }
 }
 
-/// Both counters and the wall clock of a PTP answer belong together to a microsecond.
+/// Both counters and the wall clock of a PTP answer belong together to a microsecond, as a guest program sees them.
 #[test]
 fn ptp_is_right_to_a_microsecond() {
     let epoch = || SystemTime::now().duration_since(UNIX_EPOCH).expect("clock").as_nanos() as u64;
@@ -340,10 +340,13 @@ fn ptp_is_right_to_a_microsecond() {
     };
     for (kind, id) in [(0, RegId::sysreg(0xdf1a)), (1, RegId::sysreg(0xdf01))] {
         let (ns, counter) = pair(&mut v, id);
-        let mut errors: Vec<u64> = (0..101)
-            .map(|_| {
-                let [hi, lo, c_hi, c_lo] = call(&mut v, [PTP, kind, 0, 0]);
+        let mut errors: Vec<u64> = answers(&g, &mut v, false, &[[PTP, kind, 0, 0, 0, 0]; 101])
+            .into_iter()
+            .map(|a| {
+                let [hi, lo, c_hi, c_lo] = a.x;
                 let (wall, c) = (hi << 32 | lo, c_hi << 32 | c_lo);
+                let around = a.counter[0]..=a.counter[1];
+                assert!(kind == 1 || around.contains(&c), "the guest's own counter: {c} in {around:?}");
                 let ticks = u128::from(c.wrapping_sub(counter));
                 let passed = (ticks * 1_000_000_000 / u128::from(hz)) as u64;
                 wall.abs_diff(ns + passed)
@@ -353,5 +356,80 @@ fn ptp_is_right_to_a_microsecond() {
         assert!(errors[50] <= 1_000, "median {} ns, worst {} ns", errors[50], errors[100]);
     }
     // No other counter.
-    assert_eq!(call(&mut v, [PTP, 2, 0, 0]), [NOT_SUPPORTED, 0, 0, 0]);
+    assert_eq!(answers(&g, &mut v, false, &[[PTP, 2, 0, 0, 0, 0]])[0].x, [NOT_SUPPORTED, 0, 0, 0]);
+}
+
+/// Every call with good and bad arguments, by a guest program that reports through memory.
+#[test]
+fn every_call_answers_good_and_bad_arguments() {
+    const INVALID: u64 = -2i64 as u64;
+    const NO: u64 = NOT_SUPPORTED;
+    let there = RAM + 0x3000;
+    let kvm = [0xb66f_b428, 0xe911_c52e, 0x564b_caa9, 0x743a_004d];
+    // Service, x0 to x3, x0 of the answer.
+    let mut table: Vec<(&str, [u64; 4], u64)> = vec![
+        ("psci", [0x8400_0000, 0, 0, 0], 0x1_0001),
+        ("psci", [0xc400_0000, 0, 0, 0], NO),
+        ("psci", [0x8400_0006, 0, 0, 0], 2),
+        ("psci", [0x8400_0005, 0, 0, 0], NO),
+        ("psci", [0x8400_0012, 1, 0, 0], INVALID),
+        ("psci", [0xc400_0004, 0, 0, 0], 0),
+        ("psci", [0xc400_0004, 1, 0, 0], 1),
+        ("psci", [0xc400_0004, 1, 4, 0], INVALID),
+        ("psci", [0xc400_0004, 2, 0, 0], INVALID),
+        ("psci", [0xc400_0004, 1 << 63, 0, 0], INVALID),
+        ("psci", [0x8400_0004, 1 << 63, 0, 0], 0),
+        ("psci", [0xc400_0003, 2, there, 0], INVALID),
+        ("psci", [0xc400_0003, 1 << 63, there, 0], INVALID),
+        ("psci", [0xc400_0003, 1, there, 7], 0),
+        ("psci", [0xc400_0003, 1, there, 7], -4i64 as u64),
+        ("psci", [0xc400_0003, 0, there, 7], -4i64 as u64),
+        ("psci", [0xc400_0004, 1, 0, 0], 0),
+        ("smccc", [0x8000_0000, 0, 0, 0], 0x1_0001),
+        ("smccc", [0x8000_0001, 0x8400_0000, 0, 0], NO),
+        ("trng", [0x8400_0050, 0, 0, 0], 0x1_0000),
+        ("trng", [0x8400_0051, 0x8400_0053, 0, 0], 0),
+        ("trng", [0x8400_0051, 0x8400_0054, 0, 0], NO),
+        ("pvtime", [0xc500_0020, 0xc500_0020, 0, 0], NO),
+        ("pvtime", [0xc500_0020, 0x8000_0000, 0, 0], NO),
+        ("pvtime", [0xc500_0021, 0, 0, 0], NO),
+        ("ptp", [PTP, 2, 0, 0], NO),
+        ("kvm", [FEATURES, 0, 0, 0], 3),
+        ("kvm", [0x8600_ff01, 0, 0, 0], kvm[0]),
+    ];
+    for (wide, most) in [(0x8400_0053, 96), (0xc400_0053, 192)] {
+        // KVM gives no bits to who asks for none.
+        let bits = [(0, 0), (1, 0), (most, 0), (most + 1, INVALID), (u64::MAX, INVALID)];
+        table.extend(bits.map(|(n, says)| ("trng", [wide, n, 0, 0], says)));
+    }
+    let features = [0x00, 0x01, 0x02, 0x03, 0x04, 0x06, 0x08, 0x09, 0x0a, 0x12];
+    for n in 0..0x20u64 {
+        let says = if features.contains(&n) { 0 } else { NO };
+        table.push(("psci", [PSCI_FEATURES, 0x8400_0000 + n, 0, 0], says));
+    }
+    let calls: Vec<[u64; 6]> = table.iter().map(|(_, c, _)| [c[0], c[1], c[2], c[3], 0, 0]).collect();
+    for engine in [Engine::Interp, Engine::Jit] {
+        for off in ["", "trng", "kvm", "ptp"] {
+            let g = Guest::of(&Kvm::new(config("n1", ClockKind::Host, engine)));
+            let mut v = g.vcpu(0, PSCI);
+            let _other = g.vcpu(1, PSCI | OFF);
+            match off {
+                "trng" => set(&mut v, STD, 0),
+                "kvm" => set(&mut v, VENDOR, 0),
+                "ptp" => set(&mut v, VENDOR, 1),
+                _ => {}
+            }
+            for ((service, c, says), a) in table.iter().zip(answers(&g, &mut v, false, &calls)) {
+                let says = match (off, *service, c[0]) {
+                    ("ptp", "kvm", FEATURES) => 1,
+                    (off, service, _) if off == service => NO,
+                    _ => *says,
+                };
+                assert_eq!(a.x[0], says, "{off} off: {c:x?} answers {:x?}", a.x);
+                if c[0] == 0x8600_ff01 && says != NO {
+                    assert_eq!(a.x, kvm);
+                }
+            }
+        }
+    }
 }

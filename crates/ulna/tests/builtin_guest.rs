@@ -151,6 +151,24 @@ fn i2_i3_a_guest_is_told_its_targets() {
     assert_eq!(h["vendor IMPL_CPUS 3"], "0xfffffffd 0x00000000 0x00000000 0x00000000");
 }
 
+/// H7: of two CPUs that switch on a third exactly one does, and the other is told that it is on or about to be.
+#[test]
+fn h7_a_race_for_cpu_on_has_one_winner() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("race.bin");
+    fs::write(&path, ulna_guests::race()).unwrap();
+    for engine in ["interp", "jit"] {
+        let kernel = ["--kernel", path.to_str().unwrap(), "--kernel-format", "raw"];
+        let (code, stdout, stderr) = ulna(&[&kernel[..], &["--cpus", "3", "--engine", engine]].concat());
+        assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+        let words: Vec<&str> = stdout.trim().split([' ', ',', ':']).filter(|w| !w.is_empty()).collect();
+        // races N M lost as on P as pending W wrong
+        let number = |n: usize| words[n].parse::<u32>().unwrap();
+        assert_eq!((words.len(), number(1), number(9)), (11, ulna_guests::RACES, 0), "{stdout}");
+        assert_eq!(number(2) + number(6), ulna_guests::RACES, "{stdout}");
+    }
+}
+
 /// PSCI 0.1 starts and stops vCPUs by identifiers of its own, and has no word for the end.
 #[test]
 fn psci_0_1_starts_every_cpu() {

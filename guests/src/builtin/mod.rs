@@ -11,7 +11,7 @@ mod cpu;
 mod fdt;
 mod gic;
 mod main;
-mod print;
+pub(crate) mod print;
 mod vectors;
 
 use crate::asm::Asm;

@@ -55,6 +55,12 @@ impl Memory {
         self.write32(offset, v as u32);
         self.write32(offset + 4, (v >> 32) as u32);
     }
+    /// Bytes, a multiple of four of them.
+    pub fn bytes(&self, offset: usize, bytes: &[u8]) {
+        let words: Vec<u32> =
+            bytes.chunks_exact(4).map(|w| w.try_into().map_or(0, u32::from_le_bytes)).collect();
+        self.program(offset, &words);
+    }
     pub fn program(&self, offset: usize, words: &[u32]) {
         for (n, w) in words.iter().enumerate() {
             self.write32(offset + 4 * n, *w);
@@ -217,6 +223,24 @@ pub fn call(v: &mut Vcpu, x: [u64; 4]) -> [u64; 4] {
 /// x0 of a call with one argument.
 pub fn call1(v: &mut Vcpu, function: u64, x1: u64) -> u64 {
     call(v, [function, x1, 0, 0])[0]
+}
+
+/// What the guest program of calls (`ulna_guests::calls`) finds, called in this order by this vCPU.
+pub fn answers(g: &Guest, v: &mut Vcpu, smc: bool, calls: &[[u64; 6]]) -> Vec<ulna_guests::Answer> {
+    const TABLE: usize = 0x1_0000;
+    g.memory.bytes(0, &ulna_guests::calls());
+    let table = ulna_guests::Calls { smc, calls: calls.to_vec() }.bytes(DONE);
+    g.memory.bytes(TABLE, &table);
+    // What the guest did before is over.
+    v.set_immediate_exit(true);
+    assert!(matches!(v.run(), Ok(Run::Intr)));
+    v.set_immediate_exit(false);
+    set(v, RegId::PC, RAM);
+    set(v, RegId::x(0), RAM + TABLE as u64);
+    assert_eq!(result(v), calls.len() as u64);
+    let words = (TABLE..TABLE + table.len()).step_by(4).map(|at| g.memory.read32(at));
+    let answered: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+    ulna_guests::Calls::answers(&answered)
 }
 
 /// What a write of a 64-bit register answers.
