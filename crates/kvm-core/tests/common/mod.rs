@@ -1,6 +1,8 @@
 //! Tiny guests of hand-assembled words, and a VM to run them in.
 #![allow(dead_code)]
 
+pub mod events;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
