@@ -113,7 +113,8 @@ impl Guest {
         Guest::launch(command)
     }
 
-    fn launch(mut command: Command) -> Result<Guest> {
+    /// Starts a command.
+    pub fn launch(mut command: Command) -> Result<Guest> {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -156,13 +157,18 @@ impl Guest {
 
     /// Types a command and returns what it printed.
     pub fn shell(&mut self, command: &str) -> Result<String> {
+        self.shell_within(command, 60)
+    }
+
+    /// The same for commands that take longer.
+    pub fn shell_within(&mut self, command: &str, seconds: u64) -> Result<String> {
         const BEGIN: &str = "@begin@";
         const END: &str = "@done@";
         // The terminal and the shell both echo the line, which therefore must not hold the marks themselves.
         let line = format!("echo @be''gin@; {command}; echo @do''ne@\n");
         self.child.stdin.as_mut().context("stdin")?.write_all(line.as_bytes())?;
         self.wait(BEGIN, 60)?;
-        let out = self.wait(END, 60)?;
+        let out = self.wait(END, seconds)?;
         Ok(out.trim_end_matches(END).replace('\r', ""))
     }
 

@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 
 mod conformance;
 mod coverage;
+mod debian;
 mod diff_cpu;
 mod diff_system;
 mod fuzz;
@@ -77,6 +78,8 @@ enum Task {
     Shim(shim::Args),
     /// Random requests on the raw entry.
     Fuzz(fuzz::Args),
+    /// A Debian root file system on a disk: boots to its login prompt, compiles and runs a C program.
+    Debian(debian::Args),
     /// Numbers and layouts of kvm-abi against the C headers.
     HeaderCheck(header_check::Args),
     /// Real KVM's recorded answers against ours.
@@ -112,6 +115,7 @@ fn main() -> Result<()> {
         }
         Task::Coverage(a) => coverage::run(&a),
         Task::Shim(args) => shim::run(&args),
+        Task::Debian(a) => debian::run(&a),
         Task::Fuzz(a) => fuzz::run(&a),
         Task::HeaderCheck(a) => header_check::run(&a),
         Task::Conformance(a) => conformance::run(&a),

@@ -142,7 +142,7 @@ fn guest_with(dir: &Path, guest: &Path, module: &Path) -> Result<PathBuf> {
 }
 
 /// A file of a `newc` archive (Linux's `Documentation/driver-api/early-userspace/buffer-format.rst`).
-fn entry(archive: &mut Vec<u8>, name: &str, mode: u32, data: &[u8]) {
+pub fn entry(archive: &mut Vec<u8>, name: &str, mode: u32, data: &[u8]) {
     let begin = archive.len();
     let fields = [1, mode, 0, 0, 1, 0, data.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
     archive.extend_from_slice(b"070701");
