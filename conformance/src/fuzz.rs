@@ -137,6 +137,8 @@ pub struct Report {
     pub instructions: u64,
     /// Blocks that were translated.
     pub blocks: u64,
+    /// Blocks that the interpreter executed to judge them.
+    pub executed: u64,
 }
 
 /// Runs `count` programs from `seed` on; the first difference is the error.
@@ -161,7 +163,12 @@ pub fn run(seed: u64, count: u64) -> Result<Report, String> {
             }
         }
     }
-    Ok(Report { programs: count, instructions: tried.instructions(), blocks: tried.translated_blocks() })
+    Ok(Report {
+        programs: count,
+        instructions: tried.instructions(),
+        blocks: tried.translated_blocks(),
+        executed: judge.executed_blocks(),
+    })
 }
 
 fn describe(seed: u64, round: u32, words: &[u32], got: &(Outcome, u64), want: &(Outcome, u64)) -> String {

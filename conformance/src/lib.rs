@@ -10,6 +10,7 @@ pub mod el1_freedom;
 pub mod el1_machine;
 pub mod fuzz;
 pub mod generate;
+pub mod kicks;
 pub mod kvm;
 pub mod machine;
 pub mod raw;

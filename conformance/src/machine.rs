@@ -127,6 +127,11 @@ impl Machine {
         self.cpu.translated_blocks()
     }
 
+    /// Blocks that the interpreter executed so far.
+    pub fn executed_blocks(&self) -> u64 {
+        self.cpu.engine_report().counters.interpreted
+    }
+
     /// Loads the code of a batch.
     pub fn load_code(&mut self, words: &[u32]) {
         let mut all = vec![BRK; (CODE_LEN / 4) as usize];

@@ -3,7 +3,7 @@
 //! interrupts them all the time. What they must never see is the old code or the old page after the new one was announced.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ulna_arm_cpu::cpu::Clock;
@@ -358,8 +358,17 @@ pub fn run(engine: Engine, pes: usize, length: Duration) -> Result<Outcome, Stri
     Ok(Outcome { rounds, kicks: kicks.into_inner() })
 }
 
-/// Times from a kick until `Cpu::run` came back, of a PE in a loop; sorted.
-pub fn kick_latency(engine: Engine, kicks: usize) -> Vec<Duration> {
+/// What a PE does while it is kicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    /// A loop of three instructions.
+    Loop,
+    /// Changes code and calls it, remaps pages.
+    NewCode,
+}
+
+/// A PE that does this, alone, and its lines.
+pub fn busy_pe(engine: Engine, what: Busy) -> (Cpu, Arc<CpuLines>) {
     let ram = ram();
     ram.program(READER, &[add_i(1, 1, 1), str(1, 24), b(-2)]);
     let host = ram.0.as_ptr().cast_mut().cast::<u8>();
@@ -367,30 +376,7 @@ pub fn kick_latency(engine: Engine, kicks: usize) -> Vec<Duration> {
     let slot = unsafe { Slot::new(0, RAM, RAM_LEN as u64, host, false, None, ram.clone()) };
     let memory = Arc::new(PhysMap::default());
     memory.set_slots(vec![Arc::new(slot)]);
-    let mut cpu = pe(&memory, &Arc::default(), engine, READER);
+    let cpu = pe(&memory, &Arc::default(), engine, if what == Busy::Loop { READER } else { WRITER });
     let lines = cpu.lines.clone();
-    let start = Instant::now();
-    let seen = AtomicU64::new(0);
-    let count = AtomicU32::new(0);
-    let mut out = Vec::with_capacity(kicks);
-    std::thread::scope(|s| {
-        s.spawn(|| {
-            for n in 0..kicks as u32 {
-                let _ = cpu.run();
-                seen.store(start.elapsed().as_nanos() as u64, Ordering::SeqCst);
-                count.store(n + 1, Ordering::SeqCst);
-            }
-        });
-        for n in 0..kicks as u32 {
-            std::thread::sleep(Duration::from_micros(300));
-            let at = start.elapsed().as_nanos() as u64;
-            lines.set(CpuLines::KICK);
-            while count.load(Ordering::SeqCst) <= n {
-                std::hint::spin_loop();
-            }
-            out.push(Duration::from_nanos(seen.load(Ordering::SeqCst).saturating_sub(at)));
-        }
-    });
-    out.sort();
-    out
+    (cpu, lines)
 }

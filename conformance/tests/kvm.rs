@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ulna_arm_cpu::Engine;
 use ulna_conformance::kvm::{Recording, known, replay};
 use ulna_profile::Profile;
 
@@ -14,7 +15,8 @@ fn recorded_answers_agree() {
     assert_eq!(recordings.len(), 6);
     let (mut agreed, mut wrong) = (0, Vec::new());
     for r in &recordings {
-        let mut tallies = replay(r, Profile::builtin(&r.profile_name()).expect("profile"), &[]);
+        let mut tallies =
+            replay(r, Profile::builtin(&r.profile_name()).expect("profile"), Engine::Interp, &[]);
         known::take_out(&r.name, &known, &mut tallies);
         for t in tallies.values() {
             agreed += t.agreed;

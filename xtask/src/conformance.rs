@@ -20,6 +20,9 @@ pub struct Args {
     /// Only this kind of line (hvc, mrs, reg, ...); may be given more than once.
     #[arg(long, value_name = "KIND")]
     kind: Vec<String>,
+    /// What executes the guests' instructions.
+    #[arg(long, default_value = "interp")]
+    engine: crate::EngineArg,
     /// Figures of every recording and kind.
     #[arg(long, short)]
     verbose: bool,
@@ -44,7 +47,7 @@ pub fn run(args: &Args) -> Result<()> {
         asked += 1;
         let begin = Instant::now();
         let profile = Profile::builtin(&r.profile_name())?;
-        let mut tallies = replay(&r, profile, &args.kind);
+        let mut tallies = replay(&r, profile, args.engine.into(), &args.kind);
         let (_, stale) = known::take_out(&r.name, &known, &mut tallies);
         if args.kind.is_empty() {
             for k in &stale {

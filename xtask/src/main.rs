@@ -12,7 +12,9 @@ mod fuzz;
 mod gdb;
 mod gic_model;
 mod header_check;
+mod kicks;
 mod linux;
+mod models;
 mod reference;
 mod sdei;
 mod selftests;
@@ -20,6 +22,7 @@ mod services;
 mod shim;
 mod stress;
 mod walls;
+mod workloads;
 
 /// Development tasks.
 #[derive(Parser)]
@@ -88,6 +91,8 @@ enum Task {
     Gdb(gdb::Args),
     /// Random accesses of the GIC, by a guest and without one, against a model from the specification.
     GicModel(gic_model::Args),
+    /// Concurrent parts in every interleaving (loom), and under Miri.
+    Models(models::Args),
     /// Boots a Debian kernel as a user would: CPUs, disk, network.
     Linux(linux::Args),
     /// Linux with a client of its SDEI driver: NMIs into CPUs that spin with interrupts off.
@@ -96,6 +101,14 @@ enum Task {
     Selftests(selftests::RunArgs),
     /// Builds Linux's KVM selftests for arm64 from Debian's source package.
     SelftestsBuild(selftests::BuildArgs),
+    /// How soon a kick is heard: by a PE and by a vCPU, busy and asleep.
+    Kicks(kicks::Args),
+    /// All workloads of the benchmark kit with both engines, block by block.
+    CheckWorkloads(workloads::CheckArgs),
+    /// Two vCPUs on two cores, and two native threads.
+    Scaling(workloads::ScalingArgs),
+    /// Memory beyond what the guest touched.
+    Footprint(workloads::FootprintArgs),
     /// Modified code, TLB shoot-downs, atomics and kicks on several PEs.
     Stress(stress::Args),
     /// The generated pages of the book, and the links of all pages.
@@ -110,7 +123,10 @@ fn main() -> Result<()> {
         Task::DiffSystem(a) => diff_system::run(&a),
         Task::FuzzJit { seed, programs } => {
             let r = ulna_conformance::fuzz::run(seed, programs).map_err(anyhow::Error::msg)?;
-            println!("{} programs, {} instructions executed: 0 differ", r.programs, r.instructions);
+            println!(
+                "{} programs, {} blocks translated, {} blocks ({} instructions) executed: 0 differ",
+                r.programs, r.blocks, r.executed, r.instructions
+            );
             Ok(())
         }
         Task::Coverage(a) => coverage::run(&a),
@@ -121,10 +137,15 @@ fn main() -> Result<()> {
         Task::Conformance(a) => conformance::run(&a),
         Task::Gdb(a) => gdb::run(&a),
         Task::GicModel(a) => gic_model::run(&a),
+        Task::Models(a) => models::run(&a),
         Task::Linux(a) => linux::run(&a),
         Task::Sdei(a) => sdei::run(&a),
         Task::Selftests(a) => selftests::run(&a),
         Task::SelftestsBuild(a) => selftests::build(&a),
+        Task::Kicks(a) => kicks::run(&a),
+        Task::CheckWorkloads(a) => workloads::check(&a),
+        Task::Scaling(a) => workloads::scaling(&a),
+        Task::Footprint(a) => workloads::footprint(&a),
         Task::Stress(a) => stress::run(&a),
         Task::Reference(a) => reference::run(&a),
         Task::Walls => walls::run(),

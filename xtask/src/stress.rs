@@ -1,9 +1,9 @@
-//! `cargo xtask stress`: modified code, TLB shoot-downs, atomics and kicks on several PEs, and how soon a kick is heard.
+//! `cargo xtask stress`: modified code, TLB shoot-downs, atomics and kicks on several PEs.
 
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use ulna_conformance::stress::{kick_latency, run as stress};
+use ulna_conformance::stress::run as stress;
 
 /// Options of `stress`.
 #[derive(clap::Args)]
@@ -26,8 +26,5 @@ pub fn run(a: &Args) -> Result<()> {
         "stress: {} s, rounds of each PE {:?}, {} kicks, nothing old seen",
         a.seconds, o.rounds, o.kicks
     );
-    let t = kick_latency(a.engine.into(), 3000);
-    let at = |p: usize| t.get(t.len() * p / 1000).copied().unwrap_or_default();
-    println!("kicks: median {:?}, 99 % {:?}, 99.9 % {:?}", at(500), at(990), at(999));
     Ok(())
 }

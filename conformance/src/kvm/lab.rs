@@ -12,7 +12,7 @@ use ulna_kvm_abi::ioctl::request;
 use ulna_kvm_abi::structs::*;
 use ulna_kvm_abi::{RegId, vcpu_feature};
 use ulna_kvm_core::raw::{ByteMem, Descriptor, FdTable, UserMem, VcpuHandle, run_offset};
-use ulna_kvm_core::{ClockKind, Kvm, KvmConfig, Policy};
+use ulna_kvm_core::{ClockKind, Engine, EngineOptions, Kvm, KvmConfig, Policy};
 use ulna_profile::Profile;
 
 /// Guest physical address of the RAM.
@@ -104,7 +104,7 @@ pub struct Lab {
 
 impl Lab {
     /// The KVM of this host.
-    pub fn new(profile: Profile) -> Lab {
+    pub fn new(profile: Profile, engine: Engine) -> Lab {
         let seed = std::sync::atomic::AtomicU64::new(0x9e37_79b9_7f4a_7c15);
         let random = move || {
             let x = seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
@@ -117,8 +117,9 @@ impl Lab {
             clock: ClockKind::Host,
             random: Arc::new(random),
             wall_clock: Arc::new(|| 1_700_000_000_123_456_789),
-            engine: Default::default(),
-            engine_options: Default::default(),
+            engine,
+            // Its guests are short.
+            engine_options: EngineOptions { at_once: true, ..EngineOptions::default() },
             strict: true,
         }));
         let kvm = files.open_system();

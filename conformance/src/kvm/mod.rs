@@ -23,6 +23,7 @@ use std::io::Read;
 use std::path::Path;
 
 use serde_json::Value;
+use ulna_kvm_core::Engine;
 use ulna_profile::Profile;
 
 use answers::Answers;
@@ -122,8 +123,8 @@ pub struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// A KVM on this host for the questions of `recording`.
-    pub fn new(recording: &'a Recording, profile: Profile) -> Session<'a> {
-        let lab = Lab::new(profile);
+    pub fn new(recording: &'a Recording, profile: Profile, engine: Engine) -> Session<'a> {
+        let lab = Lab::new(profile, engine);
         let features = recording.meta("features") as u32;
         let gic = recording.meta("vgic3") != 0;
         let mte = recording.capability(lab::CAP_ARM_MTE) != 0;
@@ -245,9 +246,14 @@ impl Tally {
 }
 
 /// Asks a recording's questions and compares; `kinds` restricts to these kinds of line.
-pub fn replay(recording: &Recording, profile: Profile, kinds: &[String]) -> BTreeMap<String, Tally> {
+pub fn replay(
+    recording: &Recording,
+    profile: Profile,
+    engine: Engine,
+    kinds: &[String],
+) -> BTreeMap<String, Tally> {
     let wanted = |k: &str| kinds.is_empty() || kinds.iter().any(|w| w == k);
-    let session = Session::new(recording, profile);
+    let session = Session::new(recording, profile, engine);
     let mut ours: Vec<Line> = Vec::new();
     let mut asked: BTreeSet<&str> = BTreeSet::new();
     for s in SECTIONS.iter().filter(|s| s.kinds.iter().any(|k| wanted(k))) {

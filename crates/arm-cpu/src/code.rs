@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, StopCause};
 use crate::decode::decode;
 use crate::exception::Exception;
 use crate::exit::Exit;
@@ -16,6 +15,8 @@ use crate::mem::physmap::{Slot, find_slot};
 use crate::mem::stage1::Fault;
 use crate::mem::tlb::NO_TAG;
 use crate::mem::zeroed::{Zeroable, Zeroed};
+use crate::mem::zeroed::{Zeroable, zeroed_slice};
+use crate::sync::{AtomicU32, Ordering};
 
 /// Entries of the instruction TLB.
 const ITLB_ENTRIES: usize = 1024;
@@ -226,6 +227,13 @@ impl Cpu {
         }
         let page = self.code_page(slot, t.ipa & !0xfff);
         let b = self.block(page, t.ipa);
+        // Another PE may have taken the page back and written to it meanwhile, untold: then once more, from the run loop,
+        // which hears kicks.
+        if !self.code.pages[page].slot.page_state(t.ipa).is_ready() {
+            self.code.pages[page].generation = self.code.pages[page].generation.wrapping_sub(1);
+            self.stop = StopCause::None;
+            return Err(Stop);
+        }
         let ctx = self.tlb.ctx[(pc >> 63) as usize];
         self.code.jumps.see(pc);
         self.code.itlb[itlb_index(pc, ctx)] =
@@ -239,7 +247,7 @@ impl Cpu {
         if self.code.insns > MAX_INSNS {
             self.code.flush();
         }
-        let generation = slot.code_gen(ipa).load(Ordering::SeqCst);
+        let generation = slot.page_state(ipa).generation();
         if let Some(&i) = self.code.by_ipa.get(&ipa) {
             let p = &self.code.pages[i as usize];
             if p.generation != generation || !Arc::ptr_eq(&p.slot, &slot) {

@@ -32,12 +32,15 @@ pub mod jit;
 pub mod lines;
 pub mod maintenance;
 pub mod mem;
+#[cfg(all(test, loom))]
+mod models;
 pub mod pauth;
 pub mod pmu;
 pub mod qarma;
 pub mod shared;
 pub mod simd;
 pub mod state;
+mod sync;
 pub mod syndrome;
 pub mod sysreg;
 pub mod tsc;

@@ -1,13 +1,11 @@
 //! SYS instructions: cache maintenance, DC ZVA, TLBI, AT, prediction restriction.
 
-use std::sync::atomic::Ordering;
-
 use crate::cpu::Cpu;
 use crate::exception::{Exception, fsc};
 use crate::exit::{DataAbort, Exit};
 use crate::insn::Stop;
 use crate::mem::attr::{Acc, AccessKind};
-use crate::mem::physmap::{PAGE_CODE, find_slot};
+use crate::mem::physmap::find_slot;
 use crate::mem::stage1::{Fault, Translation};
 use crate::mem::tlb::{TlbOp, sign_extend};
 use crate::shared::Request;
@@ -132,9 +130,9 @@ fn ic_ivau(cpu: &mut Cpu, va: u64) -> Result<(), Stop> {
     let t = maintained(cpu, va, AccessKind::Read)?;
     cpu.refresh_slots();
     if let Some(s) = find_slot(&cpu.slots, t.ipa)
-        && s.page_flags(t.ipa).load(Ordering::SeqCst) & PAGE_CODE != 0
+        && s.page_state(t.ipa).has_code()
     {
-        s.code_gen(t.ipa).fetch_add(1, Ordering::SeqCst);
+        s.page_state(t.ipa).changed();
         if cpu.jit.on() {
             cpu.code_written(t.ipa);
             cpu.config.shared.post(Some(cpu.index), Request::CodeWritten { ipa: t.ipa });

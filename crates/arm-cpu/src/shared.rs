@@ -4,11 +4,10 @@
 //! [`crate::Cpu::run`] counts as passed, because it drains its mailbox before it executes anything.
 
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::lines::CpuLines;
 use crate::mem::tlb::TlbOp;
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 
 /// What a PE is asked to do at its next safepoint.
 #[derive(Clone, Copy, Debug)]

@@ -15,6 +15,8 @@ pub type TextSink = Arc<dyn Fn(&str) + Send + Sync>;
 pub struct EngineOptions {
     /// Bytes of generated code that a PE keeps before it starts anew; 0 for [`DEFAULT_CACHE`].
     pub cache: usize,
+    /// Translate a block before it is executed for the first time: short guests then show what the translator does.
+    pub at_once: bool,
     /// Count how often each block and each handler is executed.
     pub profile: bool,
     /// Gets lines as `perf` wants them in `/tmp/perf-PID.map`: where generated code stands and how it is called.

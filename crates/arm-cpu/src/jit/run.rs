@@ -133,7 +133,7 @@ impl Cpu {
             self.jit.code = Code::new(options.cache()).ok().map(Box::new);
         }
         self.code.dropped = true;
-        self.jit.heat = HEAT;
+        self.jit.heat = if options.at_once { 0 } else { HEAT };
         match engine {
             _ if !self.jit.on() => Engine::Interp,
             Engine::Check => {

@@ -3,7 +3,6 @@
 
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::cpu::Cpu;
 use crate::exception::{Exception, fsc};
@@ -12,7 +11,7 @@ use crate::insn::Stop;
 use crate::lines::CpuLines;
 use crate::mem::attr::{Acc, AccessKind};
 use crate::mem::int::{AtomicInt, MemInt, get_bytes, put_bytes};
-use crate::mem::physmap::{PAGE_CODE, PAGE_WRITE_GRANTED, Slot, find_slot};
+use crate::mem::physmap::{Slot, find_slot};
 use crate::mem::stage1::{Fault, Translation};
 use crate::mem::tlb::{Entry, Entry2, NO_TAG, sign_extend};
 use crate::shared::Request;
@@ -335,15 +334,11 @@ impl Cpu {
         {
             self.lines.set(CpuLines::KICK);
         }
-        let flags = s.page_flags(ipa);
-        // Announce the grant first, then look for code: a PE that decodes from the page announces first as well.
-        let before = flags.fetch_or(PAGE_WRITE_GRANTED, Ordering::SeqCst);
-        if before & PAGE_CODE == 0 {
-            return true;
-        }
         // Each write to a page with decoded code makes that code stale. Permission comes back when the page was written
         // often without being executed in between.
-        s.code_gen(ipa).fetch_add(1, Ordering::SeqCst);
+        if !s.page_state(ipa).announce_write() {
+            return true;
+        }
         self.code_written(ipa);
         self.wrote_code = Some((s.clone(), ipa));
         self.code_writes += 1;
@@ -355,8 +350,7 @@ impl Cpu {
         }
         if self.same_code_page >= 16 {
             self.same_code_page = 0;
-            flags.fetch_and(!PAGE_CODE, Ordering::SeqCst);
-            return true;
+            return s.page_state(ipa).take_back();
         }
         false
     }
@@ -365,7 +359,7 @@ impl Cpu {
     #[inline]
     fn after_write(&mut self) {
         if let Some((s, ipa)) = self.wrote_code.take() {
-            s.code_gen(ipa).fetch_add(1, Ordering::SeqCst);
+            s.page_state(ipa).changed();
             if self.jit.on() {
                 // They see it at their next safepoint, before which no context synchronization of theirs completes.
                 self.config.shared.post(Some(self.index), Request::CodeWritten { ipa });
@@ -376,19 +370,14 @@ impl Cpu {
     /// Marks the page as holding decoded code and takes write permission away from every TLB. Call before the words are
     /// read for decoding. Tells whether it waited for other PEs and meanwhile did what they asked for.
     pub(crate) fn mark_code(&mut self, s: &Arc<Slot>, ipa: u64) -> bool {
-        let flags = s.page_flags(ipa);
-        if flags.load(Ordering::SeqCst) & PAGE_CODE != 0 {
+        if !s.page_state(ipa).announce_code() {
             return false;
         }
-        let before = flags.fetch_or(PAGE_CODE, Ordering::SeqCst);
-        if before & PAGE_WRITE_GRANTED != 0 {
-            flags.fetch_and(!PAGE_WRITE_GRANTED, Ordering::SeqCst);
-            let page = s.host(ipa & !0xfff) as usize;
-            self.tlb.revoke_writes(page, 0x1000);
-            self.shoot_down_and_wait(Request::RevokeWrite { host_page: page });
-            return true;
-        }
-        false
+        let page = s.host(ipa & !0xfff) as usize;
+        self.tlb.revoke_writes(page, 0x1000);
+        self.shoot_down_and_wait(Request::RevokeWrite { host_page: page });
+        s.page_state(ipa).code_ready();
+        true
     }
 
     /// Atomically replaces the `T` at `va` by `f(old)`; returns the old value.

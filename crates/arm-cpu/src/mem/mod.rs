@@ -5,6 +5,7 @@ pub mod attr;
 mod block;
 pub mod dirty;
 pub mod int;
+pub(crate) mod page_state;
 mod pair;
 pub mod physmap;
 pub mod stage1;

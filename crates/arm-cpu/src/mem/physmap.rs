@@ -2,20 +2,17 @@
 
 use std::any::Any;
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use crate::mem::dirty::DirtyLog;
+use crate::mem::page_state::PageState;
+use crate::sync::{AtomicU8, AtomicU32};
 
 /// Pages of slots and TLB entries are 4 KiB.
 pub const PAGE_SHIFT: u32 = 12;
 /// Size of a page.
 pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
-
-/// Per-page flag: holds translated (decoded) code.
-pub const PAGE_CODE: u8 = 1;
-/// Per-page flag: a TLB entry somewhere may allow writes.
-pub const PAGE_WRITE_GRANTED: u8 = 2;
 
 /// A range of guest-physical addresses backed by host memory.
 pub struct Slot {
@@ -80,19 +77,21 @@ impl Slot {
     fn page(&self, ipa: u64) -> usize {
         ((ipa - self.ipa) >> PAGE_SHIFT) as usize
     }
-    /// Flags of the page of `ipa`.
-    pub fn page_flags(&self, ipa: u64) -> &AtomicU8 {
-        &self.flags[self.page(ipa)]
+    /// What PEs agree on about the page of `ipa`.
+    pub(crate) fn page_state(&self, ipa: u64) -> PageState<'_> {
+        let n = self.page(ipa);
+        PageState { flags: &self.flags[n], generation: &self.code_gen[n] }
     }
     /// Generation of the code on the page of `ipa`: decoded code of another generation is stale.
-    pub fn code_gen(&self, ipa: u64) -> &AtomicU32 {
+    pub(crate) fn code_gen(&self, ipa: u64) -> &AtomicU32 {
         &self.code_gen[self.page(ipa)]
     }
     /// Memory may have been written from outside: all code decoded from it is stale.
     pub fn code_changed(&self) {
         for (flags, generation) in self.flags.iter().zip(&self.code_gen) {
-            if flags.load(Ordering::SeqCst) & PAGE_CODE != 0 {
-                generation.fetch_add(1, Ordering::SeqCst);
+            let p = PageState { flags, generation };
+            if p.has_code() {
+                p.changed();
             }
         }
     }

@@ -203,6 +203,7 @@ impl RunArgs {
         let engine_options = EngineOptions {
             cache: usize::try_from(self.jit_cache).unwrap_or(usize::MAX),
             profile: profiles.is_some(),
+            at_once: false,
             perf_map: if self.perf_map { Some(profile::perf_map()?) } else { None },
             difference: Some(Arc::new(complain)),
             report: profiles.as_ref().map(ProfileFile::sink),

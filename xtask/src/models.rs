@@ -1,0 +1,34 @@
+//! `cargo xtask models`: what PEs do at the same time, in every interleaving (loom), and what Miri says of the parts of
+//! `arm-cpu` that need no host (`--miri`; needs a nightly toolchain with Miri).
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// Options of `models`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Runs Miri on the unit tests of memory and of what PEs share, instead of the models.
+    #[arg(long)]
+    miri: bool,
+}
+
+/// Runs them.
+pub fn run(a: &Args) -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
+    let mut c = Command::new("cargo");
+    c.current_dir(&root).env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN");
+    if a.miri {
+        c.args(["+nightly", "miri", "test", "--package", "ulna-arm-cpu", "--lib", "--"]);
+        c.args(["mem::", "shared::", "lines::"]);
+        c.env("MIRIFLAGS", "-Zmiri-disable-isolation").env("CARGO_TARGET_DIR", target.join("miri"));
+    } else {
+        c.args(["test", "--release", "--package", "ulna-arm-cpu", "--lib", "models::"]);
+        c.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target.join("loom"));
+    }
+    let status = c.status().context("cargo")?;
+    ensure!(status.success(), "{c:?}: {status}");
+    Ok(())
+}
