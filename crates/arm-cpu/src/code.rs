@@ -15,7 +15,6 @@ use crate::mem::physmap::{Slot, find_slot};
 use crate::mem::stage1::Fault;
 use crate::mem::tlb::NO_TAG;
 use crate::mem::zeroed::{Zeroable, Zeroed};
-use crate::mem::zeroed::{Zeroable, zeroed_slice};
 use crate::sync::{AtomicU32, Ordering};
 
 /// Entries of the instruction TLB.
