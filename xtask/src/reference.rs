@@ -43,7 +43,7 @@ pub fn run(a: &Args) -> Result<()> {
         ("caps.md", help_page("caps", &["caps"])?),
         ("selftests.md", help_page("selftests", &["selftests"])?),
         ("ctl.md", help_page("ctl", &["ctl", "ctl VM cpu", "ctl VM stop", "ctl VM nmi", "list", "stop"])?),
-        ("snapshot.md", help_page("snapshot", &["snapshot", "restore", "inspect"])?),
+        ("snapshot.md", help_page("snapshot", &["snapshot", "restore", "inspect", "migrate", "receive"])?),
         ("control.md", control_page(root)?),
         ("hosts.md", hosts_page()?),
     ];

@@ -24,8 +24,8 @@ use crate::bytes::{Put, Take};
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Message {
-    /// Source: a move begins.
-    Hello,
+    /// Source: a move begins, with so many connections, this one included.
+    Hello(u16),
     /// Source: this connection carries memory of the move with this token; its number among so many.
     Lane([u8; 16], u16, u16),
     /// Destination: the machine is made, and honours everything so far.
@@ -51,8 +51,8 @@ pub enum Message {
 impl Message {
     pub(crate) fn put(&self, p: &mut Put) {
         match self {
-            Message::Hello => {
-                p.u8(1);
+            Message::Hello(lanes) => {
+                p.u8(1).u16(*lanes);
             }
             Message::Lane(token, n, of) => {
                 p.u8(2).0.extend(token);
@@ -92,7 +92,7 @@ impl Message {
 
     pub(crate) fn take(t: &mut Take<'_>) -> Result<Message, Malformed> {
         Ok(match t.u8()? {
-            1 => Message::Hello,
+            1 => Message::Hello(t.u16()?),
             2 => Message::Lane(t.array()?, t.u16()?, t.u16()?),
             3 => Message::Accept,
             4 => Message::Refuse(t.text()?, t.list(Take::text)?),

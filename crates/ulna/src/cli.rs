@@ -5,6 +5,7 @@ use crate::verbs::caps::CapsArgs;
 use crate::verbs::ctl::{CtlArgs, ListArgs, StopArgs};
 use crate::verbs::exec::{ExecArgs, ServeArgs};
 use crate::verbs::hosts::HostsArgs;
+use crate::verbs::migrate::{MigrateArgs, ReceiveArgs};
 use crate::verbs::plan::PlanArgs;
 use crate::verbs::regs::RegsArgs;
 use crate::verbs::run::RunArgs;
@@ -50,6 +51,10 @@ pub enum Command {
     Restore(Box<RestoreArgs>),
     /// Tell what a snapshot holds.
     Inspect(InspectArgs),
+    /// Move a machine to another host while its guest runs.
+    Migrate(MigrateArgs),
+    /// Wait for a machine that is moved here, and go on with it.
+    Receive(Box<ReceiveArgs>),
     /// List, name and compare the registers that KVM shows.
     Regs(RegsArgs),
     /// List the capabilities of KVM.
@@ -74,6 +79,8 @@ impl Command {
             Command::Snapshot(args) => args.call(),
             Command::Restore(args) => args.call(),
             Command::Inspect(args) => args.call(),
+            Command::Migrate(args) => args.call(),
+            Command::Receive(args) => args.call(),
             Command::Regs(args) => args.call(),
             Command::Caps(args) => args.call(),
             Command::Selftests(args) => args.call(),

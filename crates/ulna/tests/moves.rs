@@ -73,6 +73,20 @@ struct Machine {
     out: PathBuf,
 }
 
+/// A process that waits for a machine, and where.
+fn receiver(p: &Place, name: &str, more: &[&str]) -> (Machine, String) {
+    let serial = format!("file={name}.out");
+    let args = ["receive", "--listen", "127.0.0.1:0", "--name", name, "--serial", &serial];
+    let mut child = p.ulna(&[&args[..], more].concat()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut errors = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut errors, &mut line).unwrap();
+    let address = line.trim().rsplit(' ').next().unwrap().to_owned();
+    // What else it says goes on to the test's own output.
+    std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::stderr()));
+    (Machine { child, out: p.path(&format!("{name}.out")) }, address)
+}
+
 impl Machine {
     fn printed(&self) -> String {
         let mut text = String::new();
@@ -205,4 +219,58 @@ fn a_snapshot_that_is_damaged_is_told_and_does_not_run() {
     refuse("ram.mem has 4096 bytes; the snapshot says 67108864", &[]);
     let o = p.ask(&["inspect", "nothing"]);
     assert!(String::from_utf8(o.stderr).unwrap().contains("connect: cannot open nothing/state.ulna"));
+}
+
+#[test]
+fn a_machine_moves_live_and_misses_no_letter() {
+    let p = Place::new();
+    let mut a = p.alphabet("a", &["--host", "altra"]);
+    a.prints(3);
+    let (b, at) = receiver(&p, "b", &[]);
+    let said = p.well(&["migrate", "a", &at, "--json", "--streams", "2", "--zstd"]);
+    let last: serde_json::Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["outcome"], &last["phase"]), (&"moved".into(), &"run".into()), "{last}");
+    assert!(last["downtime_ms"].as_f64().unwrap() < 2000.0 && !last["rounds"].as_array().unwrap().is_empty());
+    assert!(a.ends().success());
+    let before = a.printed();
+    assert_alphabet(&[&before, &b.prints(5)]);
+    // And on, from where it is now.
+    let (c, at) = receiver(&p, "c", &[]);
+    p.well(&["migrate", "b", &at]);
+    let mut b = b;
+    assert!(b.ends().success());
+    let between = b.printed();
+    assert_alphabet(&[&before, &between, &c.prints(5)]);
+}
+
+#[test]
+fn a_destination_that_cannot_have_it_says_all_and_the_source_goes_on() {
+    let p = Place::new();
+    let a = p.alphabet("a", &["--host", "altra"]);
+    a.prints(1);
+    let (mut b, at) = receiver(&p, "b", &["--host", "thunderx2"]);
+    let o = p.ask(&["migrate", "a", &at]);
+    let why = String::from_utf8(o.stderr).unwrap();
+    assert_eq!(o.status.code(), Some(9), "{why}");
+    assert!(why.lines().count() > 3 && why.lines().all(|l| l.starts_with("ulna: a: negotiate: ")), "{why}");
+    assert!(why.contains("counter frequency is 25000000 Hz"), "{why}");
+    assert_eq!(b.ends().code(), Some(9));
+    let n = a.printed().len();
+    assert_alphabet(&[&a.prints(n + 3)]);
+    // Nobody there; a dry run; a plan that is given up.
+    let o = p.ask(&["migrate", "a", "127.0.0.1:1"]);
+    let why = String::from_utf8(o.stderr).unwrap();
+    assert!(
+        o.status.code() == Some(11) && why.contains("connect: 127.0.0.1:1: nobody listens there"),
+        "{why}"
+    );
+    let (_c, at) = receiver(&p, "c", &[]);
+    p.well(&["migrate", "a", &at, "--dry-run"]);
+    let (mut d, at) = receiver(&p, "d", &[]);
+    let o = p.ask(&["migrate", "a", &at, "--bandwidth", "1K", "--timeout", "1"]);
+    let why = String::from_utf8(o.stderr).unwrap();
+    assert!(o.status.code() == Some(11) && why.contains("precopy: not at an end after 1 s"), "{why}");
+    assert_eq!(d.ends().code(), Some(11));
+    let n = a.printed().len();
+    assert_alphabet(&[&a.prints(n + 3)]);
 }

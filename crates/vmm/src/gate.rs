@@ -22,6 +22,8 @@ type Task = Arc<dyn Fn(u32, &mut dyn Vcpu) + Send + Sync>;
 struct State {
     /// Whoever comes by is to wait.
     closed: bool,
+    /// Whoever comes by is to wait for a moment, while the guest's time goes on.
+    braked: bool,
     /// The machine ends: nobody waits any more.
     ended: bool,
     /// Threads that may be in KVM_RUN.
@@ -105,7 +107,7 @@ impl Gate {
     /// Waits while the gate is closed, but sees to a debugger that asks; `false` when the machine ends.
     pub fn pass(&self, id: u32, vcpu: &mut dyn Vcpu, door: Option<&Door>) -> bool {
         let mut s = self.state();
-        if !s.closed && !s.ended && s.counts.is_none() {
+        if !s.closed && !s.braked && !s.ended && s.counts.is_none() {
             return true;
         }
         s.running = s.running.saturating_sub(1);
@@ -132,7 +134,7 @@ impl Gate {
                 }
                 continue;
             }
-            if !s.closed {
+            if !s.closed && !s.braked {
                 for (r, count) in COUNTERS.iter().zip(s.counts.take().into_iter().flatten()) {
                     if let Some(count) = count
                         && let Err(e) = vcpu.set_reg_u64(*r, count)
@@ -177,6 +179,12 @@ impl Gate {
             return Err(late);
         }
         Ok(())
+    }
+
+    /// Has who comes by wait, or go on; the guest's time goes on meanwhile.
+    pub fn brake(&self, on: bool) {
+        self.state().braked = on;
+        self.changed.notify_all();
     }
 
     /// Lets everybody go.

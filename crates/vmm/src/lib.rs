@@ -35,5 +35,6 @@ pub use config::{Clock, Config, CpuSettings, Disk, GicVersion, Kernel, Net, Seri
 pub use error::Error;
 pub use exit::{ExitStatus, TABLE as EXIT_CODES};
 pub use gdb::Address as GdbAddress;
-pub use run::{Arrived, run, run_arrived};
+pub use run::{Arrived, run, run_arrived, run_incoming};
 pub use services::{Services, Target};
+pub use signals::on_interrupt;

@@ -12,6 +12,7 @@ use crate::gate::{Counts, Gate};
 use crate::gdb::{Debugger, Door, Exit};
 use crate::memory::Memory;
 use crate::moves::State;
+use crate::moves::live::{Incoming, arrival};
 use crate::power::Power;
 use crate::signals::Signals;
 use crate::suspend::Suspend;
@@ -66,27 +67,100 @@ pub struct Arrived {
 /// Lets a machine that comes from elsewhere go on until it is off.
 pub fn run_arrived(arrived: Arrived, kvm: &dyn Hypervisor, outside: &Outside) -> Result<ExitStatus, Error> {
     let config = arrived.state.config.clone();
-    start(&config, kvm, outside, Some(arrived))
+    start(&config, kvm, outside, Some(Arrival::Stored(Box::new(arrived))))
+}
+
+/// Takes over a machine that is offered by another process, and lets it go on until it is off. `config` is the offered
+/// board with what this host decides.
+pub fn run_incoming(
+    incoming: Incoming,
+    config: &Config,
+    kvm: &dyn Hypervisor,
+    outside: &Outside,
+) -> Result<ExitStatus, Error> {
+    start(config, kvm, outside, Some(Arrival::Live(Box::new(incoming))))
+}
+
+/// Where a machine comes from.
+enum Arrival {
+    Stored(Box<Arrived>),
+    Live(Box<Incoming>),
+}
+
+impl Arrival {
+    fn flash(&self) -> &[Arc<Memory>; 2] {
+        match self {
+            Arrival::Stored(a) => &a.flash,
+            Arrival::Live(i) => &i.flash,
+        }
+    }
+
+    /// The machine, with all of its state, and its counters.
+    fn settle(
+        self,
+        host: &Host<'_>,
+        waker: &Waker,
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<(Board, Counts), Error> {
+        match self {
+            Arrival::Stored(a) => {
+                let origin = Origin { private: a.private, ..a.state.origin(a.ram, a.stolen_time) };
+                let mut board = host.build(waker, &Boot::Carried(&origin))?;
+                a.state.take_over(&mut board)?;
+                board.parts.lend(false).map_err(|e| Error::host("take what the machine has", e))?;
+                host.banks.claim(host.config)?;
+                board.parts.resume_devices();
+                Ok((board, a.state.header.counters))
+            }
+            Arrival::Live(mut i) => {
+                let made = arrival::check(&i.offer, host.config, host.kvm, &i.ram).and_then(|blocked| {
+                    if !blocked.is_empty() {
+                        return Err(Error::Blocked(blocked));
+                    }
+                    host.build(waker, &Boot::Carried(&i.offer.origin(i.ram.clone(), i.stolen_time.clone())))
+                });
+                let mut board = made.inspect_err(|e| i.refuse(e))?;
+                let counts = i.take(&mut board, host.config, interrupted)?;
+                i.finish();
+                Ok((board, counts))
+            }
+        }
+    }
+}
+
+/// What a machine is built from, whenever it is.
+struct Host<'a> {
+    config: &'a Config,
+    kvm: &'a dyn Hypervisor,
+    outside: &'a Outside,
+    banks: &'a Banks,
+    console: &'a Console,
+}
+
+impl Host<'_> {
+    fn build(&self, waker: &Waker, boot: &Boot<'_>) -> Result<Board, Error> {
+        Board::build(self.config, self.kvm, self.outside, self.banks, self.console, waker, boot)
+    }
 }
 
 fn start(
     config: &Config,
     kvm: &dyn Hypervisor,
     outside: &Outside,
-    arrived: Option<Arrived>,
+    arrived: Option<Arrival>,
 ) -> Result<ExitStatus, Error> {
     config.check(u32::from(kvm.max_ipa_bits()))?;
     let mut signals = Signals::catch().map_err(|e| Error::host("catch signals", e))?;
     let banks = match &arrived {
         None => Banks::open(config)?,
-        Some(a) => Banks::carried(config, a.flash[0].clone(), a.flash[1].clone()),
+        Some(a) => Banks::carried(config, a.flash()[0].clone(), a.flash()[1].clone()),
     };
     // Before anything is built: a name that is taken ends it here.
     let mut control = config.control.as_ref().map(|o| Control::start(config, o)).transpose()?.flatten();
     let mut debugger = config.gdb.as_ref().map(Debugger::start).transpose()?;
     let mut console = Console::open(&config.serial, &config.name)?;
     let helpers = Helpers { debugger: debugger.as_ref(), control: control.as_ref() };
-    if arrived.as_ref().is_some_and(|a| a.paused)
+    if arrived.as_ref().is_some_and(|a| matches!(a, Arrival::Stored(a) if a.paused))
         && let Some(c) = &control
     {
         c.begin_paused();
@@ -117,22 +191,17 @@ fn lives(
     signals: &mut Signals,
     console: &mut Console,
     helpers: &Helpers<'_>,
-    mut arrived: Option<Arrived>,
+    mut arrived: Option<Arrival>,
 ) -> Result<ExitStatus, Error> {
     let mut told = false;
     loop {
         let waker = Waker::new()?;
+        let host = Host { config, kvm, outside, banks, console };
         let (board, counts) = match arrived.take() {
-            None => (Board::build(config, kvm, outside, banks, console, &waker, &Boot::Fresh)?, None),
+            None => (host.build(&waker, &Boot::Fresh)?, None),
             Some(a) => {
-                let origin = Origin { private: a.private, ..a.state.origin(a.ram, a.stolen_time) };
-                let boot = Boot::Carried(&origin);
-                let mut board = Board::build(config, kvm, outside, banks, console, &waker, &boot)?;
-                a.state.take_over(&mut board)?;
-                board.parts.lend(false).map_err(|e| Error::host("take what the machine has", e))?;
-                banks.claim(config)?;
-                board.parts.resume_devices();
-                (board, Some(a.state.header.counters))
+                let (board, counts) = a.settle(&host, &waker, &mut || signals.take().is_some())?;
+                (board, Some(counts))
             }
         };
         if let (Some(d), false) = (helpers.debugger, std::mem::replace(&mut told, true)) {
@@ -174,8 +243,8 @@ fn live(
     let kickers: Vec<Kicker> = vcpus.iter().map(|v| v.kicker()).collect();
     let entries = parts.pieces.iter().map(|p| crate::memory::range(&p.memory)).collect();
     let suspend = Arc::new(Suspend::new(init, entries, kickers.clone()));
-    let asleep = |v: &Box<dyn Vcpu>| v.mp_state() == ulna_kvm_backend::abi::mp_state::SUSPENDED;
-    if let Some((id, _)) = (0u32..).zip(&vcpus).find(|(_, v)| asleep(v)) {
+    let asleep = |v: &dyn Vcpu| v.mp_state() == ulna_kvm_backend::abi::mp_state::SUSPENDED;
+    if let Some((id, _)) = (0u32..).zip(&vcpus).find(|(_, v)| asleep(&***v)) {
         suspend.take_over(id);
     }
     let common = Common {

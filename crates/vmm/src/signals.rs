@@ -6,6 +6,19 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::{pipe, unregister};
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// A flag that SIGINT and SIGTERM set from now on, instead of ending the process. Where it cannot be, they end it.
+pub fn on_interrupt() -> Arc<AtomicBool> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for number in [SIGINT, SIGTERM] {
+        if let Err(e) = signal_hook::flag::register(number, flag.clone()) {
+            tracing::warn!("signal {number}: {e}");
+        }
+    }
+    flag
+}
 
 /// Takes SIGHUP, SIGINT and SIGTERM for as long as it lives.
 pub struct Signals {

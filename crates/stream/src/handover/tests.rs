@@ -61,12 +61,12 @@ impl World {
         match e {
             Event::SendState if self.source_lives && !self.sent_state => {
                 self.sent_state = true;
-                self.to_destination.push_back(Message::Hello);
+                self.to_destination.push_back(Message::Hello(1));
             }
             Event::ToDestination if self.connected && self.destination_lives => {
                 match self.to_destination.pop_front() {
                     // Stands for all of the state.
-                    Some(Message::Hello) => {
+                    Some(Message::Hello(_)) => {
                         self.destination.loaded();
                         if self.destination == Destination::Ready {
                             self.to_source.push_back(Message::Loaded);

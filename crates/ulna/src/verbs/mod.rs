@@ -5,6 +5,7 @@ pub mod caps;
 pub mod ctl;
 pub mod exec;
 pub mod hosts;
+pub mod migrate;
 pub mod plan;
 pub mod profile;
 pub mod regs;

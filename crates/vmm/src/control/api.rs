@@ -39,6 +39,9 @@ pub const ROUTES: &[(&str, &str, Handler)] = &[
     ("POST", "/v1/vm/resume", resume),
     ("POST", "/v1/vm/stop", stop),
     ("POST", "/v1/vm/snapshot", snapshot),
+    ("POST", "/v1/vm/migration", migrate),
+    ("GET", "/v1/vm/migration", migration),
+    ("DELETE", "/v1/vm/migration", cancel),
     ("POST", "/v1/vm/nmi", nmi),
     ("PUT", "/v1/vm/cpus/{id}", cpu),
     ("GET", "/v1/openapi.json", document),
@@ -100,7 +103,14 @@ fn info(machine: &Machine, _: &str, _: &[u8]) -> Answer {
     json(200, &machine.info()).into()
 }
 
+fn on_its_way() -> Answer {
+    error(409, "the machine is on its way to another host: DELETE /v1/vm/migration stops that").into()
+}
+
 fn pause(machine: &Machine, _: &str, _: &[u8]) -> Answer {
+    if machine.moving() {
+        return on_its_way();
+    }
     match machine.pause() {
         Ok(()) => json(200, &Stands { state: super::RunState::Paused }).into(),
         Err(late) => {
@@ -111,6 +121,9 @@ fn pause(machine: &Machine, _: &str, _: &[u8]) -> Answer {
 }
 
 fn resume(machine: &Machine, _: &str, _: &[u8]) -> Answer {
+    if machine.moving() {
+        return on_its_way();
+    }
     machine.resume();
     json(200, &Stands { state: super::RunState::Running }).into()
 }
@@ -164,9 +177,40 @@ fn snapshot(machine: &Machine, _: &str, body: &[u8]) -> Answer {
     if machine.life().is_none() {
         return starting();
     }
+    if machine.moving() {
+        return on_its_way();
+    }
     match machine.snapshot(&order) {
         Ok(report) => Answer { then: order.stop.then_some(Then::Quit), ..json(200, &report).into() },
         Err(e) => error(409, &e.to_string()).into(),
+    }
+}
+
+fn migrate(machine: &Machine, _: &str, body: &[u8]) -> Answer {
+    let plan: crate::moves::live::Plan = match parse(body) {
+        Ok(r) => r,
+        Err(answer) => return answer,
+    };
+    if machine.life().is_none() {
+        return starting();
+    }
+    match machine.migrate(plan) {
+        Ok(()) => json(202, &Accepted { accepted: true }).into(),
+        Err(why) => error(409, &why).into(),
+    }
+}
+
+fn migration(machine: &Machine, _: &str, _: &[u8]) -> Answer {
+    match machine.migration() {
+        Some(status) => json(200, &status).into(),
+        None => error(404, "the machine was never on its way").into(),
+    }
+}
+
+fn cancel(machine: &Machine, _: &str, _: &[u8]) -> Answer {
+    match machine.cancel_migration() {
+        true => json(202, &Accepted { accepted: true }).into(),
+        false => error(404, "the machine is not on its way").into(),
     }
 }
 

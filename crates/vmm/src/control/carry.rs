@@ -1,12 +1,14 @@
 //! Snapshots of a machine that runs.
 
 use super::{Life, Machine, PATIENCE};
+use crate::moves::live::source::{self, Outcome};
+use crate::moves::live::{Plan, Status};
 use crate::moves::snapshot::{Draft, Report, Stopwatch};
 use crate::moves::{MoveError, Origins, Parts, Standing, State};
 use serde::{Deserialize, Serialize};
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ulna_kvm_backend::Kicker;
 use ulna_stream::{Phase, Policy};
@@ -60,7 +62,7 @@ impl Machine {
 
     /// Takes a snapshot. Whatever fails, the machine is afterwards as it was before.
     pub(super) fn snapshot(&self, order: &Order) -> Result<Report, MoveError> {
-        let _turn = self.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut watch = Stopwatch::start();
         let (life, parts) = self.movable()?;
         if !order.dir.is_absolute() {
@@ -106,5 +108,86 @@ impl Machine {
             return Err(e);
         }
         Ok(Report { dir: order.dir.clone(), memory, phases: watch.phases, stopped_ms })
+    }
+}
+
+/// How long a process whose machine is gone waits for somebody to ask how that went.
+const SEEN: Duration = Duration::from_secs(2);
+
+impl Machine {
+    /// Is a move under way?
+    pub(super) fn moving(&self) -> bool {
+        self.state().migration.as_ref().is_some_and(|h| h.status().outcome.is_none())
+    }
+
+    /// Begins a move; it goes on by itself.
+    pub(super) fn migrate(&self, plan: Plan) -> Result<(), String> {
+        let (life, parts) = self.movable().map_err(|e| e.to_string())?;
+        let handle = {
+            let mut s = self.state();
+            if s.paused {
+                return Err("the machine is paused: resume it first, or take a snapshot".into());
+            }
+            if s.migration.as_ref().is_some_and(|h| h.status().outcome.is_none()) {
+                return Err("the machine is on its way already".into());
+            }
+            s.migration.insert(Arc::default()).clone()
+        };
+        let machine = source::Machine {
+            gate: life.gate.clone(),
+            kickers: life.kickers.clone(),
+            power: life.power.clone(),
+            parts,
+            origins: self.origins(),
+        };
+        let shared = self.shared.clone();
+        let body = move || {
+            let outcome = source::travel(&machine, &plan, &handle);
+            tracing::info!("move: {outcome:?}");
+            match outcome {
+                Outcome::Moved => {
+                    let begin = Instant::now();
+                    while !handle.was_seen() && begin.elapsed() < SEEN {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                    (life.quit)();
+                }
+                Outcome::Doubt => shared.lock().unwrap_or_else(PoisonError::into_inner).paused = true,
+                _ => {}
+            }
+        };
+        let spawned = std::thread::Builder::new().name("move".into()).spawn(body);
+        spawned.map(drop).map_err(|e| {
+            self.state().migration = None;
+            format!("cannot start a thread: {e}")
+        })
+    }
+
+    /// How far the move is, or how the last one ended.
+    pub(super) fn migration(&self) -> Option<Status> {
+        let handle = self.state().migration.clone();
+        handle.map(|h| h.tell())
+    }
+
+    /// Stops a move; whether there is one.
+    pub(super) fn cancel_migration(&self) -> bool {
+        let moving = self.moving();
+        if let Some(h) = self.state().migration.clone().filter(|_| moving) {
+            h.cancel();
+        }
+        moving
+    }
+
+    /// A machine that stood still in doubt is let go on: whoever does that knows that it runs nowhere else.
+    pub(super) fn end_doubt(&self, life: &Life) {
+        let handle = self.state().migration.clone();
+        let doubt = handle.is_some_and(|h| h.status().outcome == Some(Outcome::Doubt));
+        if let (true, Some(parts)) = (doubt, &life.parts) {
+            self.state().migration = None;
+            if let Err(e) = parts.lend(false) {
+                tracing::warn!("taking back what the machine has: {e}");
+            }
+            parts.resume_devices();
+        }
     }
 }

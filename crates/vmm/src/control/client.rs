@@ -107,6 +107,22 @@ impl Client {
         self.typed("POST", "/v1/vm/snapshot", &body)
     }
 
+    /// Begins a move to another host.
+    pub fn migrate(&self, plan: &crate::moves::live::Plan) -> Result<(), ClientError> {
+        let body = serde_json::to_string(plan).unwrap_or_default();
+        self.call("POST", "/v1/vm/migration", &body).map(drop)
+    }
+
+    /// How far it is.
+    pub fn migration(&self) -> Result<crate::moves::live::Status, ClientError> {
+        self.typed("GET", "/v1/vm/migration", "")
+    }
+
+    /// Gives it up.
+    pub fn cancel_migration(&self) -> Result<(), ClientError> {
+        self.call("DELETE", "/v1/vm/migration", "").map(drop)
+    }
+
     /// Raises SDEI's host event on a vCPU.
     pub fn nmi(&self, cpu: u32) -> Result<(), ClientError> {
         self.call("POST", "/v1/vm/nmi", &format!(r#"{{"cpu":{cpu}}}"#)).map(drop)

@@ -20,6 +20,7 @@ use crate::config::{Clock, Config};
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::moves::Parts;
+use crate::moves::live::source::Handle;
 use crate::power::Power;
 use crate::suspend::Suspend;
 use crate::vcpu::Tally;
@@ -94,6 +95,8 @@ struct State {
     lives: u64,
     /// Which vCPUs the last life left enabled.
     enabled: Vec<bool>,
+    /// The move that is under way, or the last one.
+    migration: Option<Arc<Handle>>,
 }
 
 /// What all connections share.
@@ -104,14 +107,14 @@ pub(crate) struct Machine {
     clock: &'static str,
     options: Options,
     begin: Instant,
-    state: Mutex<State>,
+    shared: Arc<Mutex<State>>,
     /// Pause and resume one after the other.
     turn: Mutex<()>,
 }
 
 impl Machine {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn life(&self) -> Option<Arc<Life>> {
@@ -140,7 +143,10 @@ impl Machine {
             (s.life.clone(), std::mem::take(&mut s.paused))
         };
         match life {
-            Some(life) if paused => life.gate.open(),
+            Some(life) if paused => {
+                self.end_doubt(&life);
+                life.gate.open();
+            }
             Some(life) => drop(life.suspend.wake()),
             None => {}
         }
@@ -174,7 +180,7 @@ impl Control {
             },
             options: options.clone(),
             begin: Instant::now(),
-            state: Mutex::default(),
+            shared: Arc::default(),
             turn: Mutex::default(),
         });
         let bound = match &options.place {

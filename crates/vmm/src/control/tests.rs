@@ -114,7 +114,7 @@ fn machine() -> Arc<Machine> {
             kernel: (6, 12),
         },
         begin: Instant::now(),
-        state: Mutex::default(),
+        shared: Arc::default(),
         turn: Mutex::default(),
     })
 }

@@ -6,6 +6,7 @@
 
 mod blocked;
 mod gic;
+pub mod live;
 pub mod snapshot;
 mod state;
 
