@@ -71,7 +71,7 @@ impl TscClock {
 /// Nanoseconds in ticks, with a fraction.
 fn ticks(ns: u64, hz: u64) -> u128 {
     let v = u128::from(ns) * u128::from(hz);
-    (v / 1_000_000_000) << TSC_SHIFT | ((v % 1_000_000_000) << TSC_SHIFT) / 1_000_000_000
+    ((v / 1_000_000_000) << TSC_SHIFT) | (((v % 1_000_000_000) << TSC_SHIFT) / 1_000_000_000)
 }
 
 /// The time stamp and the clock, at the same time as near as can be had.

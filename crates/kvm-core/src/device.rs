@@ -447,7 +447,7 @@ impl Device {
                 let first = levels_from(attr)?;
                 let levels = value as u32;
                 self.vm.with_gic(|g| {
-                    g.gic.set_user_line_levels(vcpu, first, levels);
+                    g.restore_levels(vcpu, first, levels);
                     Ok(())
                 })
             }

@@ -3,7 +3,7 @@
 //!
 //! Locks are taken in this order: the VM's list of vCPUs, the set-up, the model (docs/decisions/0012).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -266,8 +266,8 @@ pub(crate) struct GicState {
     watched: Vec<u32>,
     /// SDEI, where it is enabled.
     pub sdei: Option<Service>,
-    /// Interrupts that SDEI took away (INTID and, of a PPI, the vCPU), with the level of their lines.
-    pub taken: HashMap<(u32, Option<usize>), bool>,
+    /// Interrupts that SDEI took away: INTID and, of a PPI, the vCPU.
+    pub taken: HashSet<(u32, Option<usize>)>,
 }
 
 impl GicState {
@@ -400,7 +400,7 @@ impl VmInner {
             owners: HashMap::new(),
             watched: Vec::new(),
             sdei: self.firmware.sdei.get().cloned(),
-            taken: HashMap::new(),
+            taken: HashSet::new(),
         };
         state.place(&setup);
         self.routing.set_default(setup.nr_irqs.unwrap_or(DEFAULT_NR_IRQS) - 32);

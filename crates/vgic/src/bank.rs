@@ -96,6 +96,9 @@ impl By {
 /// One interrupt's field as it reads. `Targets` is the distributor's business. Userspace of a GICv3 gets the latch alone
 /// from ISPENDR (the line is in LEVEL_INFO) and zero from ICPENDR; that of a GICv2 what the guest gets.
 pub fn read(irq: &Irq, field: Field, by: By, v2: bool) -> u32 {
+    if irq.taken && !by.is_user() {
+        return 0;
+    }
     match field {
         Field::Group => irq.group1.into(),
         Field::SetEnable | Field::ClearEnable => irq.enabled.into(),
@@ -112,6 +115,9 @@ pub fn read(irq: &Irq, field: Field, by: By, v2: bool) -> u32 {
 /// Writes one interrupt's field. The SGIs of a GICv2 (`v2`) are pending by sender, which a guest writes elsewhere.
 /// Userspace of a GICv3 sets the latches to what it writes to ISPENDR; that of a GICv2 sets and clears as a guest does.
 pub fn write(irq: &mut Irq, field: Field, value: u32, by: By, v2: bool) {
+    if irq.taken && !by.is_user() {
+        return;
+    }
     let set = value != 0;
     match field {
         Field::Group => irq.group1 = set,

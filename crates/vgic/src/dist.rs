@@ -212,17 +212,28 @@ impl Distributor {
     }
 
     /// GICD_IROUTERn<31:0>. KVM drops IRM; an affinity that no vCPU has means nobody.
-    pub(crate) fn set_route<R: Redists>(&mut self, intid: u32, route: u32, redists: &mut R) {
+    pub(crate) fn set_route<R: Redists>(&mut self, intid: u32, route: u32, by: By, redists: &mut R) {
+        if !by.is_user() && self.is_taken(intid, redists) {
+            return;
+        }
         let route = route & 0xff_ffff;
         let target = self.by_affinity.get(&route).copied();
         self.edit(intid, redists, |irq| (irq.route, irq.target) = (route, target));
     }
 
     /// GICD_ITARGETSR byte of an SPI: the lowest vCPU named gets it, vCPU 0 if none is (KVM).
-    fn set_targets<R: Redists>(&mut self, intid: u32, targets: u32, redists: &mut R) {
+    fn set_targets<R: Redists>(&mut self, intid: u32, targets: u32, by: By, redists: &mut R) {
+        if !by.is_user() && self.is_taken(intid, redists) {
+            return;
+        }
         let targets = targets & ((1 << self.vcpus.min(8)) - 1);
         let target = if targets == 0 { 0 } else { targets.trailing_zeros() as u16 };
         self.edit(intid, redists, |irq| (irq.route, irq.target) = (targets, Some(target)));
+    }
+
+    /// Whether firmware has taken an SPI.
+    pub(crate) fn is_taken<R: Redists>(&self, intid: u32, redists: &mut R) -> bool {
+        self.peek(intid, redists, |irq| irq.taken).unwrap_or(false)
     }
 
     /// Whether the first interrupt of an access exists; KVM refuses the access otherwise.
@@ -249,6 +260,7 @@ impl Distributor {
         }
         let v2 = self.version == Version::V2;
         let read = |irq: &Irq| match span.field {
+            Field::Targets if irq.taken && !by.is_user() => 0,
             Field::Targets => irq.route * u32::from(v2),
             field => bank::read(irq, field, by, v2),
         };
@@ -292,7 +304,7 @@ impl Distributor {
             }
             if span.field == Field::Targets {
                 if v2 {
-                    self.set_targets(intid, field, redists);
+                    self.set_targets(intid, field, by, redists);
                 }
             } else {
                 self.edit(intid, redists, |irq| bank::write(irq, span.field, field, by, v2));

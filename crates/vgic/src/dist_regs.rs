@@ -32,7 +32,7 @@ impl Distributor {
             return self.read_span(span, vcpu, by, redists);
         }
         match self.version {
-            Version::V3 => self.read_v3(offset, size, redists),
+            Version::V3 => self.read_v3(offset, size, by, redists),
             Version::V2 => self.read_v2(offset, size, vcpu, redists),
         }
     }
@@ -56,10 +56,10 @@ impl Distributor {
         }
         match self.version {
             Version::V3 => {
-                if by.is_user() && offset == TYPER2 && value != self.read_v3(TYPER2, 4, redists) {
+                if by.is_user() && offset == TYPER2 && value != self.read_v3(TYPER2, 4, by, redists) {
                     return Err(GicError::BadValue);
                 }
-                self.write_v3(offset, size, value, redists);
+                self.write_v3(offset, size, value, by, redists);
             }
             Version::V2 => self.write_v2(offset, size, vcpu, value, redists),
         }
@@ -90,8 +90,11 @@ impl Distributor {
         (IROUTER.contains(&offset) && is_wide_access(offset, size) && intid >= FIRST_SPI).then_some(intid)
     }
 
-    fn read_v3<R: Redists>(&self, offset: u64, size: usize, redists: &mut R) -> u64 {
+    fn read_v3<R: Redists>(&self, offset: u64, size: usize, by: By, redists: &mut R) -> u64 {
         if let Some(intid) = Self::routed(offset, size) {
+            if !by.is_user() && self.is_taken(intid, redists) {
+                return 0;
+            }
             let route = self.peek(intid, redists, |irq| irq.route).unwrap_or(0);
             return part(route.into(), offset, size);
         }
@@ -109,11 +112,11 @@ impl Distributor {
         }
     }
 
-    fn write_v3<R: Redists>(&mut self, offset: u64, size: usize, value: u64, redists: &mut R) {
+    fn write_v3<R: Redists>(&mut self, offset: u64, size: usize, value: u64, by: By, redists: &mut R) {
         if let Some(intid) = Self::routed(offset, size) {
             // The upper word (Aff3) is RAZ/WI.
             if offset.is_multiple_of(8) {
-                self.set_route(intid, value as u32, redists);
+                self.set_route(intid, value as u32, by, redists);
             }
         } else if offset == CTLR && size == 4 {
             self.set_enabled(value & ENABLE_GRP1 != 0, redists);

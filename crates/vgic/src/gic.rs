@@ -169,6 +169,22 @@ impl Gic {
         self.vcpus.with(vcpu, |r| r.set_ppi(intid, level)).ok_or(GicError::NoVcpu(vcpu))
     }
 
+    /// Firmware takes an interrupt (of a PPI, that of `vcpu`) out of the guest's sight, or gives it back. Tells whether it is
+    /// level-sensitive and whether its line, which can be driven as before, is high.
+    pub fn set_taken(
+        &mut self,
+        vcpu: Option<usize>,
+        intid: u32,
+        taken: bool,
+    ) -> Result<(bool, bool), GicError> {
+        let f = |irq: &mut crate::irq::Irq| irq.set_taken(taken);
+        match vcpu {
+            Some(v) => self.vcpus.with(v, |r| r.edit(intid, f)).flatten(),
+            None => self.dist.edit(intid, &mut self.vcpus, f),
+        }
+        .ok_or(GicError::NoIrq(intid))
+    }
+
     /// A device's write of `event` to the translation register of ITS number `its`.
     pub fn inject_msi(
         &mut self,
@@ -219,14 +235,16 @@ impl Gic {
         for (new, old) in fresh.vcpus.redists.iter_mut().zip(&self.vcpus.redists) {
             new.last = old.last;
             for (a, b) in new.private.iter_mut().zip(&old.private) {
-                a.line = b.line;
+                (a.line, a.taken) = (b.line, b.taken);
             }
         }
         for intid in FIRST_SPI..self.config.nr_irqs {
-            if let Some((line, notify)) =
-                self.dist.peek(intid, &mut self.vcpus, |irq| (irq.line, irq.notify_eoi))
+            if let Some((line, notify, taken)) =
+                self.dist.peek(intid, &mut self.vcpus, |irq| (irq.line, irq.notify_eoi, irq.taken))
             {
-                fresh.dist.edit(intid, &mut fresh.vcpus, |irq| (irq.line, irq.notify_eoi) = (line, notify));
+                fresh.dist.edit(intid, &mut fresh.vcpus, |irq| {
+                    (irq.line, irq.notify_eoi, irq.taken) = (line, notify, taken);
+                });
             }
         }
         (0..self.vcpus.count()).for_each(|v| fresh.vcpus.changed.insert(v));

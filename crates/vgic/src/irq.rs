@@ -46,6 +46,9 @@ pub struct Irq {
     pub target: Option<u16>,
     /// Tell the owner of the line about deactivations.
     pub notify_eoi: bool,
+    /// Firmware has taken it: it goes to nobody here, and to a guest its registers are RAZ/WI, as those of a Secure
+    /// interrupt are to Non-secure software (Arm IHI 0069, 4.10).
+    pub taken: bool,
 }
 
 impl Irq {
@@ -62,16 +65,30 @@ impl Irq {
     /// Whether a CPU interface may take it, as far as the interrupt itself is concerned. KVM never
     /// presents an active interrupt a second time. Special INTIDs cannot be told from "nothing".
     pub fn ready(&self) -> bool {
-        self.enabled && !self.active && self.pending() && self.intid < FIRST_SPECIAL
+        self.enabled && !self.active && self.pending() && self.intid < FIRST_SPECIAL && !self.taken
     }
 
     /// Drives the input.
     pub fn set_line(&mut self, level: bool) {
-        if self.edge {
+        if self.taken {
+            self.line = level;
+        } else if self.edge {
             self.latch |= level;
         } else {
             self.line = level;
         }
+    }
+
+    /// Firmware takes it, or gives it back; what was pending is forgotten. Tells whether it is level-sensitive and its line
+    /// is high.
+    pub fn set_taken(&mut self, taken: bool) -> (bool, bool) {
+        let was = (!self.edge, self.line);
+        (self.taken, self.latch) = (taken, false);
+        if !taken && self.edge {
+            // The line of an edge-triggered one is not kept.
+            self.line = false;
+        }
+        was
     }
 
     /// Pending becomes active.

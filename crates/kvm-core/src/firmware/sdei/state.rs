@@ -407,14 +407,26 @@ impl Machine {
         self.look_shared(world);
     }
 
-    /// The line of an interrupt that was taken away from the interrupt controller.
-    pub fn set_line(&mut self, pe: Option<usize>, intid: u32, level: bool, world: &dyn World) {
+    /// The event that an interrupt is bound to, with its PE.
+    fn bound_to(&self, pe: Option<usize>, intid: u32) -> Option<(usize, Which)> {
         let of = |bound: &[u32]| bound.iter().position(|b| *b == intid);
         let (pe, which) = match pe {
             Some(pe) => (pe, of(&self.private_bound).map(|n| Which::Private(STATIC + n))),
             None => (0, of(&self.shared_bound).map(Which::Shared)),
         };
-        let Some(which) = which.filter(|_| pe < self.pes.len()) else { return };
+        which.filter(|_| pe < self.pes.len()).map(|which| (pe, which))
+    }
+
+    /// A VMM restores a line's level: whether its event is pending stands in the event's own register.
+    pub fn restore_line(&mut self, pe: Option<usize>, intid: u32, level: bool) {
+        let Some((pe, which)) = self.bound_to(pe, intid) else { return };
+        let e = self.event_mut(pe, which);
+        e.line = level && e.registered;
+    }
+
+    /// The line of an interrupt that was taken away from the interrupt controller.
+    pub fn set_line(&mut self, pe: Option<usize>, intid: u32, level: bool, world: &dyn World) {
+        let Some((pe, which)) = self.bound_to(pe, intid) else { return };
         let e = self.event_mut(pe, which);
         if !e.registered || e.line == level {
             return;

@@ -29,7 +29,6 @@ fn locked(m: &Mutex<Machine>) -> MutexGuard<'_, Machine> {
 /// Offsets into the distributor, and into the second page of a redistributor.
 mod offset {
     pub const ISACTIVER: u64 = 0x300;
-    pub const ICFGR: u64 = 0xc00;
     pub const SGI_PAGE: u64 = 0x1_0000;
 }
 
@@ -55,18 +54,9 @@ impl World for Around<'_> {
     }
     fn connect(&mut self, pe: Option<usize>, intid: u32, taken: bool) -> (bool, bool) {
         let Some(g) = &mut self.gic else { return (false, false) };
-        if !taken {
-            if let Some(line) = g.taken.remove(&(intid, pe)) {
-                g.set_line(pe, intid, line);
-            }
-            return (false, false);
-        }
-        let edge = offset::ICFGR + u64::from(intid / 16) * 4;
-        let level = g.sdei_word(pe.unwrap_or(0), intid, edge) >> (intid % 16 * 2 + 1) & 1 == 0;
-        let line = g.gic.user_line_levels(pe.unwrap_or(0), intid & !31) >> (intid % 32) & 1 != 0;
-        g.set_line(pe, intid, false);
-        g.taken.insert((intid, pe), line);
-        (level, line)
+        let changed = if taken { g.taken.insert((intid, pe)) } else { g.taken.remove(&(intid, pe)) };
+        let known = if changed { g.gic.set_taken(pe, intid, taken).ok() } else { None };
+        known.filter(|_| taken).unwrap_or_default()
     }
 }
 
@@ -81,20 +71,30 @@ impl GicState {
 
     /// Drives an interrupt line (a PPI's of that vCPU, or an SPI's): the interrupt controller's, or SDEI's.
     pub(crate) fn set_line(&mut self, vcpu: Option<usize>, intid: u32, level: bool) -> bool {
-        if let Some(line) = self.taken.get_mut(&(intid, vcpu)) {
-            *line = level;
-            if let Some(sdei) = &self.sdei {
-                let mut m = locked(sdei);
-                m.set_line(vcpu, intid, level, &Around { vcpus: &self.vcpus, gic: None });
-                rouse(&mut m, &self.vcpus, None);
-            }
-            return true;
+        let taken = self.taken.contains(&(intid, vcpu));
+        if let Some(sdei) = self.sdei.as_ref().filter(|_| taken) {
+            let mut m = locked(sdei);
+            m.set_line(vcpu, intid, level, &Around { vcpus: &self.vcpus, gic: None });
+            rouse(&mut m, &self.vcpus, None);
         }
         let done = match vcpu {
             Some(v) => self.gic.set_ppi(v, intid, level),
             None => self.gic.set_spi(intid, level),
         };
         done.is_ok()
+    }
+
+    /// Levels of 32 lines as a VMM restores them (LEVEL_INFO): of those that SDEI took, nothing else happens.
+    pub(crate) fn restore_levels(&mut self, vcpu: usize, first: u32, levels: u32) {
+        self.gic.set_user_line_levels(vcpu, first, levels);
+        let Some(sdei) = &self.sdei else { return };
+        let mut m = locked(sdei);
+        for &(intid, pe) in &self.taken {
+            let own = pe.is_none_or(|pe| pe == vcpu);
+            if let Some(bit) = intid.checked_sub(first).filter(|b| *b < 32 && own) {
+                m.restore_line(pe, intid, levels >> bit & 1 != 0);
+            }
+        }
     }
 }
 
