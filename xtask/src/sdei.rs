@@ -59,7 +59,7 @@ pub fn run(a: &Args) -> Result<()> {
         Ok(())
     };
     story("the versions that Linux finds", &|| versions(&l))?;
-    story("a client", &|| client(a, &l))
+    story("a client", &|| e1_a_client_takes_events(a, &l))
 }
 
 /// What `uname -r` says, from the kernel's banner.
@@ -201,7 +201,7 @@ fn hang(g: &mut Guest, how: &str, event: &str, cpus: u32, times: u32, on: &Atomi
     Ok(named)
 }
 
-fn client(a: &Args, l: &linux::Args) -> Result<()> {
+fn e1_a_client_takes_events(a: &Args, l: &linux::Args) -> Result<()> {
     let name = format!("{}-{}", a.name, std::process::id());
     let cpus = a.cpus.to_string();
     let more = ["--cpus", &cpus, "--memory", "512M", "--services", "sdei=1.1,suspend=on", "--name", &name];
