@@ -4,6 +4,7 @@
 //! mask KVM reports, and what a write of another value meets. `kvm-core` obeys it and `plan` predicts with it.
 #![forbid(unsafe_code)]
 
+pub mod aarch32;
 mod cache;
 pub mod catalog;
 mod consistent;

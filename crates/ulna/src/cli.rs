@@ -11,6 +11,7 @@ use crate::verbs::regs::RegsArgs;
 use crate::verbs::run::RunArgs;
 use crate::verbs::selftests::SelftestsArgs;
 use crate::verbs::snapshot::{InspectArgs, RestoreArgs, SnapshotArgs};
+use crate::verbs::shell::{CompletionsArgs, ManArgs};
 use clap::{Parser, Subcommand};
 use ulna_vmm::ExitStatus;
 
@@ -59,6 +60,10 @@ pub enum Command {
     Regs(RegsArgs),
     /// List the capabilities of KVM.
     Caps(CapsArgs),
+    /// Write what a shell needs to complete command lines.
+    Completions(CompletionsArgs),
+    /// Write manual pages.
+    Man(ManArgs),
     /// Run a directory of Linux's KVM selftests and compare them with a real KVM.
     Selftests(SelftestsArgs),
 }
@@ -83,6 +88,8 @@ impl Command {
             Command::Receive(args) => args.call(),
             Command::Regs(args) => args.call(),
             Command::Caps(args) => args.call(),
+            Command::Completions(args) => args.call(),
+            Command::Man(args) => args.call(),
             Command::Selftests(args) => args.call(),
         }
     }

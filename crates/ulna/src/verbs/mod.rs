@@ -12,3 +12,4 @@ pub mod regs;
 pub mod run;
 pub mod selftests;
 pub mod snapshot;
+pub mod shell;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use ulna_arm_regs::Encoding;
 use ulna_kvm_backend::RegId;
+use ulna_machine::aarch32;
 use ulna_machine::catalog::{self, Named, Scope, WriteRule};
 use ulna_vmm::{Error, ExitStatus};
 
@@ -197,7 +198,53 @@ struct FieldValue {
     meaning: String,
 }
 
+/// An id of 32-bit Arm, as in old streams.
+#[derive(Serialize)]
+struct OldId {
+    id: String,
+    name: String,
+    /// Bits.
+    width: u32,
+    /// The register of an arm64 vCPU with AArch32 at EL1 that holds it, and its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arm64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arm64_id: Option<String>,
+}
+
+/// An id of 32-bit Arm; none for all others.
+fn decode_old(text: &str, json: bool) -> Option<Result<String, Error>> {
+    let id = values::number(text).ok().and_then(|n| u64::try_from(n).ok()).filter(|n| n >> 56 == 0x40)?;
+    let old = match aarch32::name(id) {
+        Ok(old) => old,
+        Err(e) => {
+            return Some(Err(Error::Usage(format!("regs decode: {id:#x} names no register: {e}"))));
+        }
+    };
+    let o = OldId {
+        id: format!("{id:#018x}"),
+        name: old.to_string(),
+        width: 8 << (id >> 52 & 0xf),
+        arm64: old.arm64(),
+        arm64_id: old.arm64_id().map(|id| format!("{:#018x}", id.0)),
+    };
+    if json {
+        return Some(host::json(&o));
+    }
+    let there = match (&o.arm64, &o.arm64_id) {
+        (Some(n), Some(id)) => format!("; arm64 holds it in {n} ({id})"),
+        _ => "; arm64 holds it nowhere".into(),
+    };
+    Some(Ok(format!(
+        "{} {}, {} bits, of 32-bit Arm (Linux before 5.7); arm64 vCPUs refuse it{there}\n",
+        o.id, o.name, o.width
+    )))
+}
+
 fn decode(text: &str, value: Option<u128>, json: bool) -> Result<String, Error> {
+    if let Some(old) = decode_old(text, json) {
+        return old;
+    }
     let (id, named) = find_id(text)?;
     let width = id.size() as u32 * 8;
     if let Some(v) = value
