@@ -5,10 +5,12 @@ use crate::vcpu::VcpuFeatures;
 use ulna_arm_regs::feature::FeatSet;
 use ulna_arm_regs::id::{IdReg, Raz};
 use ulna_arm_regs::{Feat, SysReg};
-use ulna_profile::{Mitigation, Profile};
+use ulna_profile::{KernelLevel, Mitigation, Profile};
 
 /// KVM emulates PMUv3 up to Armv8.5.
 const PMUVER_MAX: u64 = 6;
+/// Armv8.0's debug architecture.
+const DEBUGVER_8_0: u64 = 6;
 /// KVM hides breakpoint features after Armv8.8.
 const DEBUGVER_MAX: u64 = 0xa;
 
@@ -56,6 +58,7 @@ pub(crate) fn of(
         0xf => 0,
         n => n.min(PMUVER_MAX),
     };
+    let since = |major, minor| profile.kernel >= KernelLevel { major, minor };
     match r {
         S::ID_AA64PFR0_EL1 => {
             let mut v = with(with(v, 44, 0), 40, 0); // AMU, MPAM
@@ -74,7 +77,9 @@ pub(crate) fn of(
         // MTE is a VM capability that the engine does not offer yet; SME and MPAM are hidden.
         S::ID_AA64PFR1_EL1 => with(with(with(v, 8, 0), 24, 0), 16, 0),
         S::ID_AA64DFR0_EL1 => {
-            let v = with(v, 0, field(v, 0).min(DEBUGVER_MAX));
+            // Guests had the debug architecture of Armv8.0 before (host-data.md §2).
+            let most = if since(6, 7) { DEBUGVER_MAX } else { DEBUGVER_8_0 };
+            let v = with(v, 0, field(v, 0).min(most));
             with(with(v, 8, pmuver()), 32, 0)
         }
         S::ID_DFR0_EL1 => {
@@ -86,6 +91,8 @@ pub(crate) fn of(
         }
         S::ID_AA64ISAR1_EL1 if !vcpu.contains(VcpuFeatures::PTRAUTH) => v & !0xff00_0ff0,
         S::ID_AA64ISAR2_EL1 if !vcpu.contains(VcpuFeatures::PTRAUTH) => v & !0xff00,
+        // KVM's own nested virtualization is another than this field announces: hidden since 6.15 (host-data.md §2).
+        S::ID_AA64MMFR2_EL1 if since(6, 15) => with(with(v, 20, 0), 24, 0),
         S::ID_AA64MMFR2_EL1 => with(v, 20, 0),
         S::ID_MMFR4_EL1 => with(v, 24, 0),
         S::CLIDR_EL1 => cache::clidr(host(S::CTR_EL0)),

@@ -10,8 +10,8 @@ use crate::verbs::plan::PlanArgs;
 use crate::verbs::regs::RegsArgs;
 use crate::verbs::run::RunArgs;
 use crate::verbs::selftests::SelftestsArgs;
-use crate::verbs::snapshot::{InspectArgs, RestoreArgs, SnapshotArgs};
 use crate::verbs::shell::{CompletionsArgs, ManArgs};
+use crate::verbs::snapshot::{InspectArgs, RestoreArgs, SnapshotArgs};
 use clap::{Parser, Subcommand};
 use ulna_vmm::ExitStatus;
 

@@ -3,7 +3,7 @@
 use crate::host::PolicyArg;
 use std::path::Path;
 use ulna_plan::Host;
-use ulna_plan::cpu::{Cpu, Settings};
+use ulna_plan::cpu::{Contradiction, Cpu, Settings};
 use ulna_profile::Profile;
 use ulna_vmm::{CpuSettings, Error, GicVersion};
 
@@ -20,10 +20,13 @@ pub fn read(path: &Path) -> Result<Cpu, Error> {
 /// What is to be done so that guests of `profile` see it.
 pub fn settings(path: &Path, profile: &Profile, policy: PolicyArg) -> Result<Settings, Error> {
     let host = Host::soft(profile.clone(), policy.into());
-    read(path)?.resolve(&host).map_err(|wrong| {
-        let all: Vec<String> = wrong.iter().map(ToString::to_string).collect();
-        Error::Usage(format!("--cpu {}: {} cannot be that: {}", path.display(), host.label(), all.join("; ")))
-    })
+    read(path)?.resolve(&host).map_err(|wrong| contradicted(path, &host, &wrong))
+}
+
+/// All that a host cannot be of a file.
+pub fn contradicted(path: &Path, host: &Host, wrong: &[Contradiction]) -> Error {
+    let all: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+    Error::Usage(format!("--cpu {}: {} cannot be that: {}", path.display(), host.label(), all.join("; ")))
 }
 
 /// In the words of the VMM.

@@ -125,6 +125,10 @@ impl Core {
             identity::prepare(&*vm)?;
         }
         config.cpu.prepare(&*vm)?;
+        if matches!(boot, Boot::Carried(_)) {
+            // Where a VM can have an identity of its own, that of another host is no reason to refuse it.
+            let _ = vm.enable_cap(cap::ARM_WRITABLE_IMP_ID_REGS, [0; 4]);
+        }
         let mut blocked = Vec::new();
         let features = match boot {
             Boot::Fresh => {

@@ -11,5 +11,5 @@ pub mod profile;
 pub mod regs;
 pub mod run;
 pub mod selftests;
-pub mod snapshot;
 pub mod shell;
+pub mod snapshot;

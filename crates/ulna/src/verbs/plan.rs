@@ -1,10 +1,18 @@
 //! `ulna plan`: what keeps a guest from moving, all of it, before anything moves.
 
 use crate::complain;
-use crate::host::{self, PolicyArg, features_by_name, find_place};
+use crate::host::{self, PolicyArg, features_by_name, find_named, find_place};
 use clap::Args;
 use std::fmt::Write as _;
-use ulna_plan::{Avoid, Blocker, Class, Guest, Plan, Verdict};
+use std::path::{Path, PathBuf};
+use ulna_arm_regs::SysReg;
+use ulna_kvm_backend::RegId;
+use ulna_kvm_backend::abi::device::GRP_CPU_SYSREGS;
+use ulna_kvm_backend::abi::reg::GROUP_SDEI;
+use ulna_machine::{Policy, VcpuFeatures};
+use ulna_plan::{Avoid, Blocker, Class, Gic, Guest, Host, Plan, Verdict};
+use ulna_vmm::moves::State;
+use ulna_vmm::moves::snapshot::Snapshot;
 use ulna_vmm::{Error, ExitStatus};
 
 /// A guest that was started on one host with everything that `ulna run` gives it, and another host. The exit code is 0
@@ -12,9 +20,15 @@ use ulna_vmm::{Error, ExitStatus};
 #[derive(Args)]
 #[command(after_help = ExitStatus::help())]
 pub struct PlanArgs {
+    /// A snapshot that is to go on there
+    #[arg(conflicts_with_all = ["from", "features", "gic2"], required_unless_present = "from")]
+    dir: Option<PathBuf>,
     /// Where the guest is: a built-in profile or a profile file, and with @MAJOR.MINOR the kernel
     #[arg(long, value_name = "PROFILE[@KERNEL]")]
-    from: String,
+    from: Option<String>,
+    /// It was started with this file of --cpu
+    #[arg(long, value_name = "F", conflicts_with = "dir")]
+    cpu: Option<PathBuf>,
     /// Where it is to go
     #[arg(long, value_name = "PROFILE[@KERNEL]")]
     to: String,
@@ -54,14 +68,44 @@ impl PlanArgs {
 
     fn plan(&self) -> Result<Plan, Error> {
         let place = |option, text: &str| find_place(option, text, self.policy.into(), self.real);
-        let (from, to) = (place("--from", &self.from)?, place("--to", &self.to)?);
-        let features = features_by_name(self.features.as_deref(), &from, &self.from)?;
-        let limits = from.gic();
-        if self.gic2 && !limits.v2 {
-            return Err(Error::Usage(format!("--gic2: {} has no GICv2 for its guests", self.from)));
+        let to = place("--to", &self.to)?;
+        if let Some(dir) = &self.dir {
+            return self.plan_saved(dir, &to);
         }
-        let guest = Guest::of(&from, features, self.gic2);
+        let called = self.from.as_deref().unwrap_or_default();
+        let from = place("--from", called)?;
+        let features = features_by_name(self.features.as_deref(), &from, called)?;
+        if self.gic2 && !from.gic().v2 {
+            return Err(Error::Usage(format!("--gic2: {called} has no GICv2 for its guests")));
+        }
+        let guest = match &self.cpu {
+            None => Guest::of(&from, features, self.gic2),
+            Some(path) => {
+                let mut cpu = crate::cpu_file::read(path)?;
+                if self.features.is_some() {
+                    cpu.features = Some(features);
+                }
+                cpu.gic = if self.gic2 { Some(2) } else { cpu.gic };
+                cpu.guest(&from).map_err(|e| crate::cpu_file::contradicted(path, &from, &e))?
+            }
+        };
         Ok(ulna_plan::plan(&guest, Some(&from), &to))
+    }
+
+    fn plan_saved(&self, dir: &Path, to: &Host) -> Result<Plan, Error> {
+        let snapshot = Snapshot::open(dir)?;
+        let header = &snapshot.state.header;
+        // The profile may be a file that is not here any more; then nothing is said of how to avoid what blocks.
+        let from = find_named("DIR", &header.profile).ok().map(|mut profile| {
+            (profile.kernel.major, profile.kernel.minor) = header.kernel;
+            let policy = match header.policy {
+                ulna_stream::Policy::Hw => Policy::Hw,
+                ulna_stream::Policy::Soft => Policy::Soft,
+            };
+            Host::soft(profile, policy)
+        });
+        let guest = saved_guest(&snapshot.state, from.as_ref().unwrap_or(to));
+        Ok(ulna_plan::plan(&guest, from.as_ref(), to))
     }
 }
 
@@ -69,6 +113,40 @@ fn fail(e: &Error) -> ExitStatus {
     complain(&e.to_string());
     e.status()
 }
+
+/// The guest of a snapshot; `origin` fills in constants that no register tells.
+fn saved_guest(s: &State, origin: &Host) -> Guest {
+    let features = VcpuFeatures::from_bits(s.header.vcpu_features);
+    let v2 = s.gic.version == 2;
+    let mut g = Guest::of(origin, features, v2);
+    let vcpu = s.vcpus.first().map(|v| v.regs.as_slice()).unwrap_or_default();
+    g.regs = s.vm_regs.iter().chain(vcpu).map(|r| (RegId(r.id), r.bytes.clone())).collect();
+    g.counter_hz = s.header.counter_hz;
+    g.traits.sdei = g.regs.keys().any(|id| id.group() == GROUP_SDEI);
+    // What only policy `soft` lists, and guests of all policies read.
+    let mut take = |r: SysReg| {
+        let id = RegId::sysreg(r.code());
+        let value = g.reg(id).map(|v| v as u64);
+        g.regs.remove(&id);
+        value
+    };
+    take(SysReg::CNTFRQ_EL0);
+    let (block, events) = (take(SysReg::DCZID_EL0), take(SysReg::PMCEID0_EL0).zip(take(SysReg::PMCEID1_EL0)));
+    g.dczid = block.unwrap_or(g.dczid);
+    g.pmu_events = events.map(|(a, b)| [a, b]).or(g.pmu_events);
+    let ctlr = s.gic.attrs.iter().find(|a| a.group == GRP_CPU_SYSREGS && a.attr as u16 == ICC_CTLR_EL1);
+    g.gic = match (v2, ctlr) {
+        (true, _) => Some(Gic::V2),
+        (false, Some(a)) => Some(Gic::V3 { ctlr: a.value }),
+        (false, None) => g.gic,
+    };
+    let end = s.regions.iter().map(|r| r.gpa.saturating_add(r.len)).max().unwrap_or(0);
+    g.address_bits = (64 - end.saturating_sub(1).leading_zeros()).max(32) as u8;
+    g
+}
+
+/// ICC_CTLR_EL1 as KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS names it.
+const ICC_CTLR_EL1: u16 = SysReg::ICC_CTLR_EL1.code();
 
 /// The exit code of a verdict.
 pub fn status(v: Verdict) -> ExitStatus {
