@@ -9,7 +9,6 @@ use ulna_arm_cpu::SysReg;
 use ulna_arm_cpu::cpu::Clock;
 use ulna_arm_cpu::pmu::EventFilter;
 use ulna_kvm_abi::Errno;
-use ulna_machine::rules::FREQUENCIES;
 use ulna_machine::{Machine, Surroundings};
 use ulna_vgic::{DistIdentity, Version};
 
@@ -24,15 +23,8 @@ pub(crate) const GICD_TYPER: u64 = 4;
 /// ICC_CTLR_EL1 as KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS names it.
 pub(crate) const ICC_CTLR: u16 = SysReg::ICC_CTLR_EL1.code();
 
-/// PMCEID0_EL0's bits of events that no filter stops: SW_INCR and CHAIN.
-const ALWAYS_COUNTED: u64 = 1 << 0x1e | 1;
-
 /// What a distributor can say at most: LPIs of 16 bits, and that no SPI goes to one of several.
 const MOST_OF_TYPER: DistIdentity = DistIdentity { lpis: true, lpi_id_bits: 16, no_one_of_n: true };
-
-/// Registers of the VM that only the soft policy has.
-pub(crate) const CHOSEN: [SysReg; 4] =
-    [SysReg::CNTFRQ_EL0, SysReg::DCZID_EL0, SysReg::PMCEID0_EL0, SysReg::PMCEID1_EL0];
 
 impl VmInner {
     /// May the VMM choose what on hardware is the hardware's?
@@ -42,36 +34,15 @@ impl VmInner {
 
     /// A register of the VM that only the soft policy has: the bits that may be changed, and the most they can say.
     pub fn chosen(&self, m: &Machine, r: SysReg) -> Option<(u64, u64)> {
-        if !self.identity_is_chosen() {
-            return None;
-        }
-        match r {
-            SysReg::CNTFRQ_EL0 => Some((0x3fff_ffff, *FREQUENCIES.end())),
-            SysReg::DCZID_EL0 => m.value(r).map(|limit| (0xf, limit)),
-            SysReg::PMCEID0_EL0 => m.value(r).map(|limit| (limit & !ALWAYS_COUNTED, limit)),
-            SysReg::PMCEID1_EL0 => m.value(r).map(|limit| (limit, limit)),
-            _ => None,
-        }
+        m.chosen(r, self.traits())
     }
 
     /// Writes one, before the first run.
     pub fn set_chosen(&self, m: &Machine, r: SysReg, v: u64) -> Result<()> {
-        if r == SysReg::CNTFRQ_EL0 {
-            m.check_frequency(v, self.traits()).map_err(refusal)?;
-        }
-        let (mask, limit) = self.chosen(m, r).ok_or(why::NO_REGISTER)?;
+        self.chosen(m, r).ok_or(why::NO_REGISTER)?;
+        m.check_chosen(r, v, self.traits()).map_err(refusal)?;
         let mut values = self.id_values();
         let now = values[r as usize];
-        let legal = match r {
-            SysReg::CNTFRQ_EL0 => true,
-            // The size of a block is a number, the rest are sets.
-            SysReg::DCZID_EL0 => (v ^ limit) & !mask == 0 && v & mask <= limit & mask,
-            _ => v & !limit == 0 && (v ^ limit) & !mask == 0,
-        };
-        if !legal {
-            let e = Errno::EINVAL.because("{n} cannot be {x}: it can say {x} at most");
-            return Err(e.names([r.name(), ""]).values([v, limit]));
-        }
         if v == now {
             return Ok(());
         }

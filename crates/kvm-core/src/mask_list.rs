@@ -6,11 +6,12 @@
 
 use ulna_arm_cpu::SysReg;
 use ulna_kvm_abi::RegId;
+use ulna_machine::rules::CHOSEN;
 use ulna_machine::{Machine, Policy, VmTraits};
 use ulna_vgic::{CpuIdentity, DistIdentity};
 
 use crate::firmware::sdei;
-use crate::identity::{CHOSEN, GICD_TYPER, ICC_CTLR};
+use crate::identity::{GICD_TYPER, ICC_CTLR};
 use crate::vm::Vm;
 
 /// Version of the list's form.

@@ -11,7 +11,7 @@ use ulna_arm_cpu::shared::VmShared;
 use ulna_arm_cpu::{Irregular, SysReg};
 use ulna_arm_regs::row::Storage;
 use ulna_kvm_abi::{Errno, MAX_VCPUS, SmcccFilter, VcpuInit, device, private};
-use ulna_machine::rules::{IDENTITY, identity_mask};
+use ulna_machine::rules::{CHOSEN, IDENTITY, identity_mask};
 use ulna_machine::{Machine, VcpuFeatures};
 use ulna_profile::Profile;
 
@@ -22,7 +22,6 @@ use crate::device::Device;
 use crate::eventfd::{IoEvents, IrqFds};
 use crate::firmware::Firmware;
 use crate::gic::{GicSetup, GicState};
-use crate::identity::CHOSEN;
 use crate::kvm::KvmConfig;
 use crate::memory::Slots;
 use crate::routing::Routing;

@@ -13,12 +13,11 @@ use ulna_kvm_abi::reg::{ARM64, GROUP_FW, GROUP_FW_FEAT, GROUP_SDEI, GROUP_SYSREG
 use ulna_kvm_abi::{Errno, RegId, private};
 use ulna_machine::catalog::Firmware;
 use ulna_machine::firmware::{FIRMWARE, FirmwareRow, FirmwareRule};
-use ulna_machine::rules::{IDENTITY, offers_identity};
+use ulna_machine::rules::{CHOSEN, IDENTITY, offers_identity};
 use ulna_machine::{Machine, Policy, VcpuFeatures};
 
 use crate::Result;
 use crate::firmware::smccc;
-use crate::identity::CHOSEN;
 use crate::kvm::KvmConfig;
 use crate::one_reg::{refusal, refused};
 use crate::vm::{Vm, VmInner, is_vm_wide};

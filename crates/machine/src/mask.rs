@@ -24,8 +24,13 @@ const SOFT: &[(SysReg, u64)] = &[
     (SysReg::ID_AA64ISAR2_EL1, 0xf << 12),
     // ASIDBITS, and the granules of a stage 2 that no guest has.
     (SysReg::ID_AA64MMFR0_EL1, 0xfff << 32 | 0xf << 4),
-    // VMIDBits: no guest has VMIDs.
-    (SysReg::ID_AA64MMFR1_EL1, 0xf << 4),
+    // VMIDBits, HCX, TWED, XNX: no guest has VMIDs, an EL2 or a stage 2.
+    (SysReg::ID_AA64MMFR1_EL1, 0xf << 4 | 0xfff << 32 & !(0xf << 36) | 0xf << 28),
+    // EVT, FWB, IDS: traps and a stage 2 of an EL2 that no guest has.
+    (SysReg::ID_AA64MMFR2_EL1, 0xf << 56 | 0xff << 36),
+    // RAS, AdvSIMD, FP, EL3: what is not announced is not there, and no guest sees EL3.
+    (SysReg::ID_AA64PFR0_EL1, 0xf << 28 | 0xff << 16 | 0xf << 12),
+    (SysReg::ID_AA64PFR1_EL1, 0xf << 12),
     (SysReg::CTR_EL0, 3 << 14),
 ];
 

@@ -62,6 +62,13 @@ impl std::error::Error for Refusal {}
 /// D12.1.1); Graviton3 counts at 1.05 GHz.
 pub const FREQUENCIES: std::ops::RangeInclusive<u64> = 1_000_000..=0x3fff_ffff;
 
+/// Registers of the VM that only the soft policy has; guests read them under both.
+pub const CHOSEN: [SysReg; 4] =
+    [SysReg::CNTFRQ_EL0, SysReg::DCZID_EL0, SysReg::PMCEID0_EL0, SysReg::PMCEID1_EL0];
+
+/// PMCEID0_EL0's bits of events that no filter stops: SW_INCR and CHAIN.
+const ALWAYS_COUNTED: u64 = 1 << 0x1e | 1;
+
 /// Registers that say whose CPU it is.
 pub const IDENTITY: [SysReg; 3] = [SysReg::MIDR_EL1, SysReg::REVIDR_EL1, SysReg::AIDR_EL1];
 
@@ -179,6 +186,39 @@ impl Machine {
         Err(Refusal::new(name, hz.into(), limit.into(), rule))
     }
 
+    /// Registers of the VM that only the soft policy has: the bits that may be changed, and the most they can say.
+    pub fn chosen(&self, r: SysReg, vm: VmTraits) -> Option<(u64, u64)> {
+        if !self.own_frequency(vm) {
+            return None;
+        }
+        match r {
+            SysReg::CNTFRQ_EL0 => Some((0x3fff_ffff, *FREQUENCIES.end())),
+            SysReg::DCZID_EL0 => self.value(r).map(|limit| (0xf, limit)),
+            SysReg::PMCEID0_EL0 => self.value(r).map(|limit| (limit & !ALWAYS_COUNTED, limit)),
+            SysReg::PMCEID1_EL0 => self.value(r).map(|limit| (limit, limit)),
+            _ => None,
+        }
+    }
+
+    /// What a write of one of them meets. Where they are the hardware's, guests read what there is.
+    pub fn check_chosen(&self, r: SysReg, v: u64, vm: VmTraits) -> Result<u64, Refusal> {
+        if r == SysReg::CNTFRQ_EL0 {
+            return self.check_frequency(v, vm);
+        }
+        let name = Named::Sys(r);
+        let own = self.value(r).unwrap_or(0);
+        let Some((mask, limit)) = self.chosen(r, vm) else {
+            let refusal = || Refusal::new(name, v.into(), own.into(), WriteRule::Fixed);
+            return if v == own { Ok(v) } else { Err(refusal()) };
+        };
+        let legal = match r {
+            // The size of a block is a number, the rest are sets.
+            SysReg::DCZID_EL0 => (v ^ limit) & !mask == 0 && v & mask <= limit & mask,
+            _ => v & !limit == 0 && (v ^ limit) & !mask == 0,
+        };
+        if legal { Ok(v) } else { Err(Refusal::new(name, v.into(), limit.into(), WriteRule::Choice)) }
+    }
+
     /// What a write of MIDR, REVIDR or AIDR meets in a VM with an identity of its own: bits that mean something.
     pub fn check_identity(&self, r: SysReg, v: u64) -> Result<u64, Refusal> {
         let mask = identity_mask(r).unwrap_or(0);
@@ -234,7 +274,7 @@ impl Machine {
                 refuse(0x1_0001, WriteRule::Choice)
             }
             Named::Sdei(_) => Ok(v),
-            Named::Sys(SysReg::CNTFRQ_EL0) => self.check_frequency(w, vm).map(u128::from),
+            Named::Sys(r) if CHOSEN.contains(&r) => self.check_chosen(r, w, vm).map(u128::from),
             Named::Sys(r) if !self.listed(r) => none(),
             Named::Sys(r) if IDENTITY.contains(&r) && vm.identity => {
                 self.check_identity(r, w).map(u128::from)

@@ -10,6 +10,7 @@ use ulna_arm_regs::SysReg;
 use ulna_arm_regs::id::IdReg;
 use ulna_kvm_abi::RegId;
 use ulna_machine::catalog::{Firmware, Named, name};
+use ulna_machine::rules::CHOSEN;
 use ulna_machine::{Machine, Policy, VcpuFeatures, VmTraits, firmware};
 
 /// A move that is asked about.
@@ -68,6 +69,14 @@ fn mask(ask: &Ask<'_>, b: &Blocker) -> Option<Avoid> {
         let id = RegId::sysreg(SysReg::CNTFRQ_EL0.code());
         let can = ask.source.check_frequency(hz, traits(ask.from)).is_ok();
         return can.then(|| whole(&b.what, id, hz));
+    }
+    // Other constants that software can choose: what both sides have.
+    if let Some(r) = SysReg::from_name(&b.what).filter(|r| b.id.is_none() && CHOSEN.contains(r)) {
+        let (a, z) = (ask.source.value(r)?, ask.target.machine.value(r)?);
+        let v = if r == SysReg::DCZID_EL0 { a.min(z) } else { a & z };
+        let takes = |m: &Machine, t: VmTraits| m.check_chosen(r, v, t).is_ok();
+        let both = takes(&ask.source, traits(ask.from)) && takes(&ask.target.machine, ask.target.traits);
+        return both.then(|| whole(&b.what, RegId::sysreg(r.code()), v));
     }
     let id = b.id?;
     let n = name(id).ok()?;

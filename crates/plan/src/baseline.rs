@@ -7,7 +7,7 @@ use crate::check::{CTLR_FIELDS, common_features, takes_ctlr};
 use crate::cpu::Cpu;
 use crate::guest::own_ctlr;
 use crate::host::Host;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use ulna_arm_regs::SysReg;
 use ulna_arm_regs::id::{IdField, IdReg, Safe};
@@ -228,11 +228,21 @@ fn frequency(sides: &[Side<'_>], b: &mut Baseline) {
     }
 }
 
-/// What nobody can change.
+/// What no hardware can change, and software can.
 fn constant(sides: &[Side<'_>], r: SysReg, b: &mut Baseline) {
-    let values: BTreeMap<u64, ()> = sides.iter().map(|s| (s.machine.value(r).unwrap_or(0), ())).collect();
-    if values.len() > 1 {
-        none(sides, r.to_string(), |s| s.machine.value(r).unwrap_or(0), b);
+    let own = |s: &Side<'_>| s.machine.value(r).unwrap_or(0);
+    let first = sides.first().map_or(0, own);
+    if sides.iter().all(|s| own(s) == first) {
+        return;
+    }
+    let common = match r {
+        SysReg::DCZID_EL0 => sides.iter().map(own).min().unwrap_or(0),
+        _ => sides.iter().fold(u64::MAX, |m, s| m & own(s)),
+    };
+    let takes = |s: &Side<'_>| s.machine.check_chosen(r, common, s.host.open_traits()).is_ok();
+    match sides.iter().all(takes) {
+        true => b.cpu.set(RegId::sysreg(r.code()), u64::MAX, common),
+        false => none(sides, r.to_string(), own, b),
     }
 }
 

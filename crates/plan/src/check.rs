@@ -199,41 +199,27 @@ fn neutral(n: Named) -> Option<u128> {
 /// What a guest reads although no register of KVM's list says it.
 fn unseen(guest: &Guest, target: &Target, p: &mut Plan) {
     let m = &target.machine;
-    if let Err(e) = m.check_frequency(guest.counter_hz, target.traits) {
-        let own = m.own_frequency(target.traits);
-        p.blockers.push(Blocker {
-            limit: Some(e.limit),
-            ..blocker(
-                Class::Counter,
-                "CNTFRQ_EL0",
-                guest.counter_hz.into(),
-                e.rule.map_or("list", WriteRule::name),
-                if own { Answer::Refused } else { Answer::Unseen },
-            )
-        });
-    }
+    let own = m.own_frequency(target.traits);
+    let refused = |r: SysReg, class: Class, v: u64| {
+        let e = m.check_chosen(r, v, target.traits).err()?;
+        let rule = e.rule.map_or("list", WriteRule::name);
+        let answer = if own { Answer::Refused } else { Answer::Unseen };
+        Some(Blocker { limit: Some(e.limit), ..blocker(class, r.name(), v.into(), rule, answer) })
+    };
+    p.blockers.extend(refused(SysReg::CNTFRQ_EL0, Class::Counter, guest.counter_hz));
     if let Some(events) = guest.pmu_events {
         for (r, has) in [SysReg::PMCEID0_EL0, SysReg::PMCEID1_EL0].into_iter().zip(events) {
             // Without a PMU at the destination its feature is what blocks.
             let Some(there) = m.value(r) else { continue };
-            if has & !there != 0 {
-                p.blockers.push(Blocker {
-                    limit: Some(there.into()),
-                    ..blocker(Class::Pmu, r.name(), has.into(), "events", Answer::Unseen)
-                });
+            if own || has & !there != 0 {
+                p.blockers.extend(refused(r, Class::Pmu, has));
             } else if has != there {
                 let text = format!("{r}: the destination counts more events: {there:#x}, not {has:#x}");
                 p.notes.push(Note { class: Class::Pmu, text });
             }
         }
     }
-    let there = m.value(SysReg::DCZID_EL0).unwrap_or(0);
-    if guest.dczid != there {
-        p.blockers.push(Blocker {
-            limit: Some(there.into()),
-            ..blocker(Class::Cache, "DCZID_EL0", guest.dczid.into(), "fixed", Answer::Unseen)
-        });
-    }
+    p.blockers.extend(refused(SysReg::DCZID_EL0, Class::Cache, guest.dczid));
 }
 
 /// The interrupt controller, by its own model.

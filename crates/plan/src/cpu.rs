@@ -16,7 +16,7 @@ use ulna_arm_regs::SysReg;
 use ulna_arm_regs::id::IdReg;
 use ulna_kvm_abi::RegId;
 use ulna_machine::catalog::{Named, id_of, name};
-use ulna_machine::rules::IDENTITY;
+use ulna_machine::rules::{CHOSEN, IDENTITY};
 use ulna_machine::{VcpuFeatures, firmware};
 
 /// Bits of a register and what they read.
@@ -81,8 +81,8 @@ pub struct Settings {
     pub without: VcpuFeatures,
     /// KVM_CAP_ARM_WRITABLE_IMP_ID_REGS is needed.
     pub identity: bool,
-    /// CNTFRQ_EL0, where it is not the host's.
-    pub counter_hz: Option<u64>,
+    /// Registers that only the VM has (CNTFRQ_EL0, DCZID_EL0, PMCEID0_EL0, PMCEID1_EL0), where they are not the host's.
+    pub vm_registers: Vec<(RegId, u64)>,
     /// ICC_CTLR_EL1 for the GIC, where it is not the host's.
     pub icc_ctlr: Option<u64>,
     /// 2 or 3.
@@ -189,7 +189,7 @@ impl Cpu {
                 continue;
             }
             match n {
-                Named::Sys(SysReg::CNTFRQ_EL0) => s.counter_hz = Some(wanted),
+                Named::Sys(r) if CHOSEN.contains(&r) => s.vm_registers.push((id, wanted)),
                 _ if machine.check(n, wanted.into(), traits, ssbs) != Ok(wanted.into()) => {
                     wrong.push(Contradiction(format!("{n} is {now:#x} on the host, whatever is written")));
                 }
@@ -217,7 +217,15 @@ impl Cpu {
             // The field says which GIC there is, not what a file wants there to be.
             g.set(*id, *v);
         }
-        g.counter_hz = s.counter_hz.unwrap_or(g.counter_hz);
+        for (id, v) in &s.vm_registers {
+            match (SysReg::from_code(id.index()), &mut g.pmu_events) {
+                (Some(SysReg::CNTFRQ_EL0), _) => g.counter_hz = *v,
+                (Some(SysReg::DCZID_EL0), _) => g.dczid = *v,
+                (Some(SysReg::PMCEID0_EL0), Some(events)) => events[0] = *v,
+                (Some(SysReg::PMCEID1_EL0), Some(events)) => events[1] = *v,
+                _ => {}
+            }
+        }
         if let (Some(crate::Gic::V3 { ctlr }), Some(wanted)) = (&mut g.gic, s.icc_ctlr) {
             *ctlr = wanted;
         }

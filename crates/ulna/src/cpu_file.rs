@@ -34,7 +34,7 @@ pub fn for_vmm(s: Settings) -> CpuSettings {
     CpuSettings {
         without: s.without.bits(),
         identity: s.identity,
-        counter_hz: s.counter_hz,
+        vm_registers: s.vm_registers,
         icc_ctlr: s.icc_ctlr,
         registers: s.registers,
     }

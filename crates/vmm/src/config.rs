@@ -87,8 +87,8 @@ pub struct CpuSettings {
     pub without: u32,
     /// The VM has an identity of its own (KVM_CAP_ARM_WRITABLE_IMP_ID_REGS).
     pub identity: bool,
-    /// CNTFRQ_EL0.
-    pub counter_hz: Option<u64>,
+    /// Registers that only the VM has.
+    pub vm_registers: Vec<(RegId, u64)>,
     /// ICC_CTLR_EL1 of every vCPU.
     pub icc_ctlr: Option<u64>,
     /// Registers, written through every vCPU.

@@ -6,10 +6,8 @@ use std::sync::Arc;
 use ulna_kvm_backend::abi::cap;
 use ulna_kvm_backend::abi::device::GRP_CPU_SYSREGS;
 use ulna_kvm_backend::abi::reg::{GROUP_FW, GROUP_FW_FEAT};
-use ulna_kvm_backend::{Device, Errno, RegId, Vcpu, Vm};
+use ulna_kvm_backend::{Device, Errno, Vcpu, Vm};
 
-/// CNTFRQ_EL0, op0<<14 | op1<<11 | CRn<<7 | CRm<<3 | op2.
-const CNTFRQ_EL0: RegId = RegId::sysreg(0xdf00);
 /// ICC_CTLR_EL1.
 const ICC_CTLR_EL1: u64 = 0xc664;
 
@@ -34,8 +32,9 @@ impl CpuSettings {
 
     /// What is done once all vCPUs are initialised. What the VM has once is written again with the same value.
     pub(crate) fn apply(&self, vm: &dyn Vm, vcpus: &mut [Box<dyn Vcpu>]) -> Result<(), Error> {
-        if let Some(hz) = self.counter_hz {
-            vm.set_vm_reg(CNTFRQ_EL0, hz).map_err(|e| refused(&format!("a counter of {hz} Hz"), e))?;
+        for &(id, v) in &self.vm_registers {
+            let done = vm.set_vm_reg(id, v);
+            done.map_err(|e| refused(&format!("register {:#x} = {v:#x} of the VM", id.0), e))?;
         }
         for vcpu in vcpus {
             for &(id, v) in &self.registers {

@@ -8,6 +8,7 @@ use ulna_arm_regs::SysReg;
 use ulna_kvm_abi::RegId;
 use ulna_machine::VcpuFeatures;
 use ulna_machine::catalog::{Named, name};
+use ulna_machine::rules::CHOSEN;
 
 #[derive(Deserialize, Serialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -94,7 +95,9 @@ pub(super) fn write(cpu: &Cpu) -> (String, Vec<String>) {
     for (id, b) in &cpu.registers {
         match name(*id) {
             // Attributes of other descriptors than a vCPU's.
-            Ok(n @ Named::Sys(SysReg::CNTFRQ_EL0 | SysReg::ICC_CTLR_EL1)) => lost.push(n.to_string()),
+            Ok(n @ Named::Sys(r)) if r == SysReg::ICC_CTLR_EL1 || CHOSEN.contains(&r) => {
+                lost.push(n.to_string())
+            }
             _ => t.reg_modifiers.push(Register {
                 addr: format!("{:#018x}", id.0),
                 bitmap: text(*b, 8 * id.size().min(8) as u32),

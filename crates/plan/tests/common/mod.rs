@@ -180,8 +180,8 @@ pub fn start_as(host: &Host, cpu: &Cpu) -> (Guest, BTreeMap<SysReg, u64>) {
     let s = cpu.resolve(host).unwrap_or_else(|e| panic!("{}: {e:?}", host.label()));
     let mut g = cpu.guest(host).expect("guest");
     let mut m = make(host, g.features, g.gic == Some(Gic::V2), s.identity);
-    if let Some(hz) = s.counter_hz {
-        m.vm.set_vm_reg(RegId::sysreg(SysReg::CNTFRQ_EL0.code()).0, hz).expect("frequency");
+    for (id, v) in &s.vm_registers {
+        m.vm.set_vm_reg(id.0, *v).expect("register of the VM");
     }
     for (id, v) in &s.registers {
         m.set(*id, *v);
@@ -214,10 +214,11 @@ pub fn restore(guest: &Guest, unseen: &BTreeMap<SysReg, u64>, to: &Host) -> BTre
             refused.insert(name.to_owned());
         }
     }
-    if to.policy == Policy::Soft {
-        let id = RegId::sysreg(SysReg::CNTFRQ_EL0.code());
-        if m.vm.set_vm_reg(id.0, guest.counter_hz).is_err() {
-            refused.insert("CNTFRQ_EL0".into());
+    for (r, v) in chosen(guest, to) {
+        // Without a PMU there are no events to choose.
+        let there = !m.missing.contains(VcpuFeatures::PMU_V3) || !r.name().starts_with("PMCEID");
+        if there && m.vm.set_vm_reg(RegId::sysreg(r.code()).0, v).is_err() {
+            refused.insert(r.to_string());
         }
     }
     for (id, bytes) in &guest.regs {
@@ -265,9 +266,8 @@ pub fn restore(guest: &Guest, unseen: &BTreeMap<SysReg, u64>, to: &Host) -> BTre
     let pmu = guest.features.contains(VcpuFeatures::PMU_V3) && !m.missing.contains(VcpuFeatures::PMU_V3);
     if m.gic.is_none() {
         m = make(to, guest.features, to.gic().v2, true);
-        if to.policy == Policy::Soft {
-            let id = RegId::sysreg(SysReg::CNTFRQ_EL0.code());
-            let _ = m.vm.set_vm_reg(id.0, guest.counter_hz);
+        for (r, v) in chosen(guest, to) {
+            let _ = m.vm.set_vm_reg(RegId::sysreg(r.code()).0, v);
         }
     }
     for (r, v) in m.read_unseen(pmu) {
@@ -278,6 +278,21 @@ pub fn restore(guest: &Guest, unseen: &BTreeMap<SysReg, u64>, to: &Host) -> BTre
         }
     }
     refused
+}
+
+/// What a VM of software can be told to read.
+fn chosen(guest: &Guest, to: &Host) -> Vec<(SysReg, u64)> {
+    if to.policy == Policy::Hw {
+        return Vec::new();
+    }
+    let [e0, e1] = guest.pmu_events.map_or([None, None], |e| e.map(Some));
+    let all = [
+        (SysReg::CNTFRQ_EL0, Some(guest.counter_hz)),
+        (SysReg::DCZID_EL0, Some(guest.dczid)),
+        (SysReg::PMCEID0_EL0, e0),
+        (SysReg::PMCEID1_EL0, e1),
+    ];
+    all.into_iter().filter_map(|(r, v)| Some((r, v?))).collect()
 }
 
 /// Fields whose value alone is refused.
