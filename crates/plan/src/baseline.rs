@@ -84,22 +84,19 @@ struct Side<'a> {
 }
 
 impl Side<'_> {
-    fn ssbs(&self) -> bool {
-        firmware::ssbs(self.machine.limit(SysReg::ID_AA64PFR1_EL1))
-    }
-
-    /// Does a VM of the host read `v` after a write of it?
-    fn keeps(&self, n: Named, v: u64) -> bool {
+    /// Does a VM of the host read `v` after a write of it? `ssbs` says what the guest is told of SSBS.
+    fn keeps(&self, n: Named, v: u64, ssbs: bool) -> bool {
         let v = v.into();
-        self.machine.check(n, v, self.host.open_traits(), self.ssbs()) == Ok(v)
+        self.machine.check(n, v, self.host.open_traits(), ssbs) == Ok(v)
     }
 
     /// What a new VM reads.
-    fn own(&self, n: Named) -> u64 {
+    fn own(&self, n: Named, ssbs: bool) -> u64 {
         let m = &self.machine;
         match n {
             Named::Sys(SysReg::PMCR_EL0) => u64::from(m.pmu_counters()) << 11,
             Named::Sys(r) => m.value(r).or_else(|| m.reset_value(r, 0)).unwrap_or(0),
+            Named::Firmware(Firmware::Workaround(w)) => m.workaround_level(w, ssbs),
             Named::Firmware(f) => m.firmware_value(f),
             Named::Ccsidr(c) => m.ccsidr(c.into()),
             Named::Vls => m.sve_lengths() as u64,
@@ -127,7 +124,7 @@ fn with(hosts: &[Host], features: VcpuFeatures) -> Baseline {
                 whole(&sides, id, n, &[value], &mut b);
             }
             Named::Sys(SysReg::PMCR_EL0) => {
-                let least = sides.iter().map(|s| s.own(n)).min().unwrap_or(0);
+                let least = sides.iter().map(|s| s.own(n, false)).min().unwrap_or(0);
                 b.cpu.set(id, 31 << 11, least);
             }
             _ => whole(&sides, id, n, &[], &mut b),
@@ -198,7 +195,7 @@ fn fields(sides: &[Side<'_>], id: RegId, r: SysReg, b: &mut Baseline) {
             }
         }
     }
-    let keeps = |s: &Side<'_>| s.keeps(Named::Sys(r), value);
+    let keeps = |s: &Side<'_>| s.keeps(Named::Sys(r), value, false);
     if !failed && !sides.iter().all(keeps) {
         // A register that takes no fields at all, as AArch32's where there is no AArch32.
         return whole(sides, id, Named::Sys(r), &[0], b);
@@ -208,15 +205,18 @@ fn fields(sides: &[Side<'_>], id: RegId, r: SysReg, b: &mut Baseline) {
 
 /// One of the hosts' own values, or one of `more`.
 fn whole(sides: &[Side<'_>], id: RegId, n: Named, more: &[u64], b: &mut Baseline) {
-    let own = sides.iter().map(|s| s.own(n));
+    // Workarounds follow what was found for SSBS, whose register comes first.
+    let pfr1 = b.cpu.applied(RegId::sysreg(SysReg::ID_AA64PFR1_EL1.code()), 0);
+    let ssbs = firmware::ssbs(pfr1);
+    let own = sides.iter().map(|s| s.own(n, ssbs));
     let mut values: Vec<u64> = more.iter().copied().chain(own).collect();
     if n == Named::Firmware(Firmware::PsciVersion) {
         values.sort_unstable_by_key(|v| std::cmp::Reverse(*v));
     }
     // The identity of the first host is as good as any; what it has is what its guests know.
-    match values.into_iter().find(|v| sides.iter().all(|s| s.keeps(n, *v) || s.own(n) == *v)) {
+    match values.into_iter().find(|v| sides.iter().all(|s| s.keeps(n, *v, ssbs) || s.own(n, ssbs) == *v)) {
         Some(v) => b.cpu.set(id, u64::MAX, v),
-        None => none(sides, n.to_string(), |s| s.own(n), b),
+        None => none(sides, n.to_string(), |s| s.own(n, ssbs), b),
     }
 }
 

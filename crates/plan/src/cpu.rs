@@ -15,9 +15,11 @@ use std::fmt;
 use ulna_arm_regs::SysReg;
 use ulna_arm_regs::id::IdReg;
 use ulna_kvm_abi::RegId;
-use ulna_machine::catalog::{Named, id_of, name};
+use ulna_machine::catalog::{Firmware, Named, id_of, name};
 use ulna_machine::rules::{CHOSEN, IDENTITY};
 use ulna_machine::{VcpuFeatures, firmware};
+
+const PFR1: RegId = RegId::sysreg(SysReg::ID_AA64PFR1_EL1.code());
 
 /// Bits of a register and what they read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -145,10 +147,7 @@ impl Cpu {
         let machine = host.machine(features);
         let guest = Guest::of(host, features, self.gic == Some(2));
         let traits = host.open_traits();
-        let ssbs = {
-            let id = RegId::sysreg(SysReg::ID_AA64PFR1_EL1.code());
-            firmware::ssbs(self.applied(id, guest.reg(id).unwrap_or(0) as u64))
-        };
+        let ssbs = firmware::ssbs(self.applied(PFR1, guest.reg(PFR1).unwrap_or(0) as u64));
         for (&id, bits) in &self.registers {
             let Ok(n) = name(id) else {
                 wrong.push(Contradiction(format!("{:#x} names no register", id.0)));
@@ -170,6 +169,8 @@ impl Cpu {
                 Named::Sys(SysReg::CNTFRQ_EL0) => Some(guest.counter_hz),
                 // A constant that a file may repeat and no VMM can write.
                 Named::Sys(r) if !machine.listed(r) => machine.value(r),
+                // It follows what the guest is told of SSBS.
+                Named::Firmware(Firmware::Workaround(n)) => Some(machine.workaround_level(n, ssbs)),
                 _ => guest.reg(id).map(|v| v as u64),
             };
             let Some(now) = now else {
@@ -213,8 +214,13 @@ impl Cpu {
         let features = host.usual_features().without(s.without);
         let mut g = Guest::of(host, features, s.gic == Some(2));
         g.traits.identity = s.identity;
+        let pfr1 = self.applied(PFR1, g.sysreg(SysReg::ID_AA64PFR1_EL1).unwrap_or(0));
+        let machine = host.machine(features);
+        for n in 1..=3 {
+            let level = machine.workaround_level(n, firmware::ssbs(pfr1));
+            g.set(RegId::fw(n.into()), level);
+        }
         for (id, v) in &s.registers {
-            // The field says which GIC there is, not what a file wants there to be.
             g.set(*id, *v);
         }
         for (id, v) in &s.vm_registers {
