@@ -88,6 +88,7 @@ pub struct CpuSettings {
     /// The VM has an identity of its own (KVM_CAP_ARM_WRITABLE_IMP_ID_REGS).
     pub identity: bool,
     /// Registers that only the VM has.
+    #[serde(with = "numbers")]
     pub vm_registers: Vec<(RegId, u64)>,
     /// ICC_CTLR_EL1 of every vCPU.
     pub icc_ctlr: Option<u64>,
