@@ -15,3 +15,4 @@ pub mod kvm;
 pub mod machine;
 pub mod raw;
 pub mod stress;
+pub mod wire;

@@ -23,10 +23,19 @@ pub struct Args {
     /// Compares the state after one request of so many.
     #[arg(long, default_value_t = 3)]
     every: u32,
+    /// Clients that lie, on the server's protocol, in place of requests on the raw entry
+    #[arg(long)]
+    wire: bool,
 }
 
 /// A run that takes so long hangs.
 const LONG: Duration = Duration::from_secs(20);
+
+/// A client that lies.
+fn lie(bytes: &[u8]) -> Done {
+    let d = ulna_conformance::wire::run(bytes);
+    Done { requests: d.frames, refused: d.frames.saturating_sub(d.answers), runs: 0 }
+}
 
 /// Runs until the time is over, or something is wrong.
 pub fn run(a: &Args) -> Result<()> {
@@ -35,11 +44,11 @@ pub fn run(a: &Args) -> Result<()> {
     let mut all = Done::default();
     let mut seed = a.seed;
     while start.elapsed() < time || seed == a.seed {
-        let (len, every) = (a.len, a.every);
+        let (len, every, wire) = (a.len, a.every, a.wire);
         let (done, wait) = std::sync::mpsc::channel();
         let now = seed;
         let t = std::thread::spawn(move || {
-            let d = run_bytes(&bytes(now, len), every);
+            let d = if wire { lie(&bytes(now, len)) } else { run_bytes(&bytes(now, len), every) };
             let _ = done.send(());
             d
         });
@@ -53,6 +62,10 @@ pub fn run(a: &Args) -> Result<()> {
         seed += 1;
     }
     let Done { requests, refused, runs } = all;
+    if a.wire {
+        println!("fuzz: seeds {}..{seed}: {requests} frames, {refused} not answered: clean", a.seed);
+        return Ok(());
+    }
     println!(
         "fuzz: seeds {}..{seed}: {requests} requests, {refused} refused and without effect, {runs} runs: clean",
         a.seed

@@ -41,6 +41,7 @@ pub fn run(a: &Args) -> Result<()> {
         ),
         ("regs.md", help_page("regs", &["regs", "regs decode", "regs diff"])?),
         ("caps.md", help_page("caps", &["caps"])?),
+        ("exec.md", help_page("exec", &["exec"])?),
         ("selftests.md", help_page("selftests", &["selftests"])?),
         ("ctl.md", help_page("ctl", &["ctl", "ctl VM cpu", "ctl VM stop", "ctl VM nmi", "list", "stop"])?),
         ("snapshot.md", help_page("snapshot", &["snapshot", "restore", "inspect", "migrate", "receive"])?),

@@ -17,6 +17,9 @@ pub const VERSION: u64 = 1;
 /// Environment variable with the path of the socket on which a shim finds its server.
 pub const SOCKET_ENV: &str = "ULNA_KVM_SOCKET";
 
+/// Set where programs that this one starts are not to have the library: under an emulator they may be the host's.
+pub const ALONE_ENV: &str = "ULNA_KVM_ALONE";
+
 /// What is asked.
 pub mod op {
     /// First frame of a client, on the connection itself: answered by the version.

@@ -227,7 +227,9 @@ impl Waiting {
                 let Some(b) = fds.iter().find(|b| b.key == key) else { continue };
                 if take(&b.fd) {
                     vm.set_gsi(b.gsi, true);
-                    if !b.resample {
+                    // A line that is the only one behind its GSI is raised and left so, which an edge does not mind
+                    // (arch/arm64/kvm/vgic/vgic-irqfd.c, kvm_arch_set_irq_inatomic).
+                    if !b.resample && vm.routing.read().count(b.gsi) != 1 {
                         vm.set_gsi(b.gsi, false);
                     }
                 }

@@ -43,6 +43,14 @@ pub(crate) struct Slots {
     pub tracking: Tracking,
 }
 
+/// Is there memory for what is kept of so many pages? Asked only where it is much.
+fn room(pages: u64) -> Result<()> {
+    const MUCH: u64 = 1 << 20;
+    const EACH: u64 = 8;
+    let enough = pages < MUCH || Vec::<u8>::new().try_reserve_exact((pages * EACH) as usize).is_ok();
+    if enough { Ok(()) } else { Err(Errno::ENOMEM) }
+}
+
 /// What a request comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
@@ -166,6 +174,7 @@ impl Slots {
                 let dirty = (r.flags & MEM_LOG_DIRTY_PAGES != 0).then(|| {
                     kept.unwrap_or_else(|| Arc::new(self.tracking.new_log(r.memory_size >> PAGE_SHIFT)))
                 });
+                room(r.memory_size >> PAGE_SHIFT)?;
                 let readonly = r.flags & MEM_READONLY != 0;
                 let (ipa, len) = (r.guest_phys_addr, r.memory_size);
                 // SAFETY: the caller's; what takes another's place has the same memory and owner.

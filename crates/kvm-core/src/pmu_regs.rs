@@ -34,7 +34,7 @@ impl Vcpu {
     pub(crate) fn own_register(&self, r: SysReg) -> u64 {
         let s = &self.cpu.state;
         match (set_of(r), r) {
-            (Some((set, _)), _) => s.sys(set),
+            (Some((set, _)), _) => s.sys(set) & self.valid_counters(),
             (_, SysReg::PMCR_EL0) => self.with_counters(s.sys(r)),
             (_, SysReg::PMSWINC_EL0) => 0,
             _ => s.sys(r),
@@ -75,6 +75,11 @@ impl Vcpu {
     pub(crate) fn settle_counters(&mut self) {
         let v = self.with_counters(self.cpu.state.sys(SysReg::PMCR_EL0));
         self.cpu.state.set_sys(SysReg::PMCR_EL0, v);
+        // Their values after reset knew nothing of a lower number of counters (kvm_vcpu_reload_pmu).
+        for r in [SysReg::PMCNTENSET_EL0, SysReg::PMINTENSET_EL1, SysReg::PMOVSSET_EL0] {
+            let v = self.cpu.state.sys(r) & self.valid_counters();
+            self.cpu.state.set_sys(r, v);
+        }
     }
 
     fn valid_counters(&self) -> u64 {

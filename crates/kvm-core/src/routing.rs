@@ -54,6 +54,15 @@ impl Table {
         }
     }
 
+    /// How many routes a GSI has.
+    pub fn count(&self, gsi: u32) -> usize {
+        match self {
+            Table::Default(n) => usize::from(gsi < *n),
+            Table::Set(t) => t.get(&gsi).map_or(0, Vec::len),
+            Table::Empty => 0,
+        }
+    }
+
     /// The GSI of a pin: of several, the last.
     pub fn gsi_of_pin(&self, pin: u32) -> Option<u32> {
         match self {

@@ -120,7 +120,7 @@ impl Vcpu {
 
     fn run_until_left(&mut self) -> Result<Leave> {
         self.pstate_rest = 0;
-        self.update_stolen_time();
+        self.update_stolen_time(self.shared.client_thread.load(Ordering::Relaxed) != 0);
         for r in NO_BITS {
             self.cpu.state.set_sys(r, 0);
         }
@@ -145,7 +145,7 @@ impl Vcpu {
                 break Ok(Leave::Intr);
             }
             if self.stolen.is_some() {
-                self.update_stolen_time();
+                self.update_stolen_time(false);
             }
             let exit = self.cpu.run();
             self.shared.stats.count(Stat::Exits);

@@ -1,6 +1,6 @@
 //! A vCPU as other threads see it: power, interrupt lines, requests, and what wakes it.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     pub affinity: AtomicU32,
     /// INTID of the PMU's overflow interrupt; 0 is none.
     pub pmu_irq: AtomicU32,
+    /// Process (upper half) and thread of the client that is in KVM_RUN; 0: this process.
+    pub client_thread: AtomicU64,
     pub stats: Stats,
     ring: OnceLock<Arc<DirtyRing>>,
 }

@@ -26,6 +26,9 @@ fn gone() -> io::Error {
 /// A connection or a channel.
 pub struct Client(Receiver);
 
+/// The channel of a new descriptor, and the server's number of it; or minus an errno.
+pub type Made = Result<(Client, u32), i32>;
+
 /// What a request got.
 #[derive(Debug)]
 pub struct Answer {
@@ -67,7 +70,23 @@ impl Client {
         data: &[&[u8]],
         fds: &[BorrowedFd<'_>],
     ) -> io::Result<Answer> {
-        send_request(self.0.socket(), head, parts, data, fds)?;
+        self.send(head, parts, data, fds)?;
+        self.answer()
+    }
+
+    /// Sends a request and waits for nothing.
+    pub fn send(
+        &self,
+        head: Request,
+        parts: &[Part],
+        data: &[&[u8]],
+        fds: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        send_request(self.0.socket(), head, parts, data, fds)
+    }
+
+    /// Waits for the answer to what was sent.
+    pub fn answer(&mut self) -> io::Result<Answer> {
         let (head, data, fds) = self.0.reply()?.ok_or_else(gone)?;
         Ok(Answer { head, data, fds })
     }
@@ -79,11 +98,15 @@ impl Client {
     }
 
     /// An ioctl that makes a descriptor: its channel.
-    pub fn make(&mut self, i: &Ioctl, arg: u64) -> io::Result<Result<Client, i32>> {
+    pub fn make(&mut self, i: &Ioctl, arg: u64) -> io::Result<Made> {
         let (mine, theirs) = pair()?;
         let head = Request { op: op::IOCTL, request: i.request(), arg, extra: 7, ..Request::default() };
         let a = self.ask(head, &[], &[], &[theirs.as_fd()])?;
-        Ok(if a.head.result < 0 { Err(a.head.result) } else { Ok(Client::channel(mine)) })
+        Ok(if a.head.result < 0 {
+            Err(a.head.result)
+        } else {
+            Ok((Client::channel(mine), a.head.extra as u32))
+        })
     }
 
     /// An ioctl with a structure: the result, and what comes out.
@@ -144,5 +167,5 @@ impl Client {
 /// Which way the structure goes.
 fn ioctl_kind(i: &Ioctl) -> u16 {
     let (_, goes_in, comes_out) = ulna_kvm_abi::wire::argument(i).unwrap_or((0, true, false));
-    u16::from(goes_in) * part::IN | u16::from(comes_out) * part::OUT
+    (if goes_in { part::IN } else { 0 }) | (if comes_out { part::OUT } else { 0 })
 }

@@ -63,8 +63,9 @@ impl Files for CallFiles<'_> {
 /// Nothing but an eventfd may be written to by a guest.
 fn is_eventfd(fd: &OwnedFd) -> bool {
     use std::os::fd::AsRawFd;
-    let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-    link.is_ok_and(|l| l.as_os_str() == "anon_inode:[eventfd]")
+    let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let link = rustix::fs::readlinkat(rustix::fs::CWD, name, Vec::new());
+    link.is_ok_and(|l| l.as_bytes() == b"anon_inode:[eventfd]")
 }
 
 /// Carries out a request and answers it.
@@ -102,7 +103,9 @@ fn ioctl(session: &Arc<Session>, o: &Object, frame: &Frame, to: BorrowedFd<'_>) 
     let run_before = look();
     let when = tracer.map_or(Duration::ZERO, |_| session.since.elapsed());
     let result = match &o.gate {
-        Some(gate) if number == request::RUN => gate.run(frame.head.extra, carry_out),
+        Some(gate) if number == request::RUN => {
+            gate.run(frame.head.extra, (session.pid, frame.head.thread), carry_out)
+        }
         _ => carry_out(),
     };
     if mem.needs_file() {

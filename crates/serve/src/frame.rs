@@ -28,6 +28,9 @@ pub struct Frame {
     pub fds: Vec<OwnedFd>,
 }
 
+/// An answer as it came, with its bytes and descriptors.
+pub type Answered = (Reply, Vec<u8>, Vec<OwnedFd>);
+
 /// What a peer may not send.
 fn lie(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
@@ -144,7 +147,7 @@ impl Receiver {
     }
 
     /// The next answer with its bytes and descriptors; `None`: the server is gone.
-    pub fn reply(&mut self) -> io::Result<Option<(Reply, Vec<u8>, Vec<OwnedFd>)>> {
+    pub fn reply(&mut self) -> io::Result<Option<Answered>> {
         if !self.fill(Reply::SIZE)? {
             return Ok(None);
         }

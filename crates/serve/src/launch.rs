@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ulna_kvm_abi::wire::SOCKET_ENV;
+use ulna_kvm_abi::wire::{ALONE_ENV, SOCKET_ENV};
 
 use crate::session::lock;
 
@@ -168,7 +168,7 @@ fn command(e: &Exec) -> Result<Command, Error> {
             program.display()
         )));
     };
-    let own = if cfg!(target_arch = "x86_64") { X86_64 } else { AARCH64 };
+    let own = if std::env::consts::ARCH == "x86_64" { X86_64 } else { AARCH64 };
     if elf.machine == own {
         let mut c = Command::new(&program);
         c.args(&e.args).env("LD_PRELOAD", &shim);
@@ -202,7 +202,7 @@ fn command(e: &Exec) -> Result<Command, Error> {
     }
     let mut preload = OsString::from("LD_PRELOAD=");
     preload.push(&shim);
-    c.arg("-E").arg(preload).arg(program).args(&e.args);
+    c.env(ALONE_ENV, "1").arg("-E").arg(preload).arg(program).args(&e.args);
     Ok(c)
 }
 

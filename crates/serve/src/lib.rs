@@ -7,6 +7,7 @@
 //! connection. The frames are `ulna_kvm_abi::wire`; decision 16 says why it is built so.
 
 pub mod client;
+pub mod confine;
 mod dispatch;
 pub mod frame;
 pub mod launch;

@@ -20,6 +20,9 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A part of more bytes holds no structure.
+const LARGE: u64 = 1 << 16;
+
 /// Memory of the client that is mapped here.
 struct Window {
     at: *mut u8,
@@ -50,7 +53,7 @@ impl Window {
     /// Puts `len` bytes of `file` from `offset` on at `place`.
     fn put(&self, place: u64, len: u64, file: &OwnedFd, offset: u64) -> Option<()> {
         let end = place.checked_add(len)?;
-        if end > self.len as u64 || (place | len | offset) % PAGE != 0 {
+        if end > self.len as u64 || !(place | len | offset).is_multiple_of(PAGE) {
             return None;
         }
         let (at, len) = (self.at.wrapping_add(place as usize).cast(), len as usize);
@@ -123,7 +126,7 @@ impl Windows {
 
     /// All of a part, in a window that may be there already.
     fn whole(&self, p: &Part, fds: &[OwnedFd]) -> Result<(*mut u8, Arc<Window>), Missing> {
-        if (p.addr | p.len | p.offset) % PAGE != 0 || p.len > LONGEST {
+        if !(p.addr | p.len | p.offset).is_multiple_of(PAGE) || p.len > LONGEST {
             return Err(Missing::Memory);
         }
         let end = p.offset.checked_add(p.len).ok_or(Missing::Memory)?;
@@ -154,14 +157,21 @@ fn pieces(parts: &[Part], fds: &[OwnedFd], addr: u64, len: u64) -> Result<(*mut 
     if len > LONGEST {
         return Err(Missing::Memory);
     }
-    let w = Arc::new(Window::reserve(len).ok_or(Missing::Memory)?);
-    let mut at = addr;
     let end = addr + len;
-    while at < end {
-        let p = parts.iter().find(|p| {
+    let holds = |at: u64| {
+        parts.iter().find(|p| {
             p.kind & part::MEMORY != 0 && p.addr <= at && p.addr.checked_add(p.len).is_some_and(|e| e > at)
-        });
-        let p = p.ok_or(Missing::Memory)?;
+        })
+    };
+    let mut at = addr;
+    while at < end {
+        let p = holds(at).ok_or(Missing::Memory)?;
+        at = p.addr + p.len;
+    }
+    let w = Arc::new(Window::reserve(len).ok_or(Missing::Memory)?);
+    at = addr;
+    while at < end {
+        let p = holds(at).ok_or(Missing::Memory)?;
         let n = (p.addr + p.len).min(end) - at;
         let file = p.fd.checked_sub(1).and_then(|n| fds.get(usize::from(n))).ok_or(Missing::File)?;
         let offset = p.offset.checked_add(at - p.addr).ok_or(Missing::Memory)?;
@@ -269,6 +279,10 @@ impl UserMem for FrameMem<'_> {
             written.len() - 1
         });
         let w = &mut written[i].data;
+        if at > w.len() && self.frame.parts[n].len > LARGE {
+            // What is long is written from its beginning on.
+            return Err(Errno::EFAULT);
+        }
         if w.len() < at + data.len() {
             w.resize(at + data.len(), 0);
         }

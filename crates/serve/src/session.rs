@@ -68,7 +68,8 @@ impl Gate {
     }
 
     /// Around a KVM_RUN.
-    pub fn run<T>(&self, run: u64, f: impl FnOnce() -> T) -> T {
+    pub fn run<T>(&self, run: u64, client: (u32, u32), f: impl FnOnce() -> T) -> T {
+        self.handle.set_client_thread(client.0, client.1);
         {
             let mut s = lock(&self.state);
             s.0 = run;
@@ -89,7 +90,8 @@ impl Gate {
 pub(crate) struct Session {
     pub options: Options,
     pub windows: Windows,
-    pub pid: AtomicU32,
+    /// Its process; 0: not known.
+    pub pid: u32,
     /// When it came.
     pub since: Instant,
     serial: AtomicU32,
@@ -203,7 +205,6 @@ impl Session {
         while let Some(frame) = from.request()? {
             match frame.head.op {
                 op::HELLO => {
-                    self.pid.store(frame.head.arg as u32, Ordering::Relaxed);
                     let result = if frame.head.extra == VERSION { 0 } else { -EIO };
                     refuse(from.socket(), result, VERSION)?;
                 }
@@ -226,10 +227,13 @@ pub(crate) fn refuse(socket: BorrowedFd<'_>, result: i32, extra: u64) -> io::Res
 
 /// Serves a client on its connection until it is gone; then all its VMs are.
 pub fn serve(connection: OwnedFd, options: Options) -> io::Result<()> {
+    // What the host's kernel says, and not the client.
+    let pid =
+        rustix::net::sockopt::socket_peercred(&connection).map_or(0, |c| c.pid.as_raw_nonzero().get() as u32);
     let session = Arc::new(Session {
         options,
         windows: Windows::default(),
-        pid: AtomicU32::new(0),
+        pid,
         since: Instant::now(),
         serial: AtomicU32::new(1),
         gates: Mutex::default(),

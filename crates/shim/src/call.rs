@@ -188,7 +188,7 @@ impl Exchange {
                 let data = unsafe { libc::CMSG_DATA(c) }.cast::<c_int>();
                 // SAFETY: only computes.
                 let head = unsafe { libc::CMSG_LEN(0) } as usize;
-                for i in 0..(h.cmsg_len as usize - head) / size_of::<c_int>() {
+                for i in 0..(h.cmsg_len - head) / size_of::<c_int>() {
                     // SAFETY: as many as its length says.
                     self.got.push(Fd(unsafe { data.add(i).read_unaligned() }));
                 }
@@ -336,11 +336,9 @@ pub fn ioctl(o: &Object, fd: c_int, number: u32, arg: u64) -> Result<c_int, c_in
         && let Some(files) = files
     {
         // The server has not seen this file, or has forgotten it.
-        let mut n = 0;
-        for p in e.parts.iter_mut().filter(|p| p.kind & part::MEMORY != 0) {
-            e.fds.push(files[n]);
+        for (p, file) in e.parts.iter_mut().filter(|p| p.kind & part::MEMORY != 0).zip(files) {
+            e.fds.push(file);
             p.fd = e.fds.len() as u16;
-            n += 1;
         }
         reply = exchange(o, fd, &mut e)?;
     }

@@ -231,16 +231,17 @@ pub fn map(
     let shared = matches!(flags & libc::MAP_TYPE, libc::MAP_SHARED | libc::MAP_SHARED_VALIDATE);
     let anonymous = flags & libc::MAP_ANONYMOUS != 0;
     // Shared memory that no file stands for: a file that does.
-    if shared && anonymous && flags & libc::MAP_HUGETLB == 0 {
-        if let Ok(file) = real::memory_file(c"ulna-shared-memory", libc::MFD_CLOEXEC) {
-            let file = file.hide();
-            sys!(SYS_ftruncate, file.0, pages(len) as i64).map_err(|_| libc::ENOMEM)?;
-            let flags = flags & !libc::MAP_ANONYMOUS;
-            let at = sys!(SYS_mmap, addr, len, prot, flags, file.0, 0i64)?;
-            let id = m.add_file(file);
-            note(m, at, len, prot, What::File { id, offset: 0, converted: false });
-            return Ok(at);
-        }
+    if shared
+        && anonymous
+        && flags & libc::MAP_HUGETLB == 0
+        && let Ok(file) = real::memory_file(c"ulna-shared-memory", libc::MFD_CLOEXEC)
+    {
+        let file = file.hide();
+        sys!(SYS_ftruncate, file.0, pages(len) as i64).map_err(|_| libc::ENOMEM)?;
+        let at = sys!(SYS_mmap, addr, len, prot, flags & !libc::MAP_ANONYMOUS, file.0, 0i64)?;
+        let id = m.add_file(file);
+        note(m, at, len, prot, What::File { id, offset: 0, converted: false });
+        return Ok(at);
     }
     let at = sys!(SYS_mmap, addr, len, prot, flags, fd, offset)?;
     let what = if anonymous {

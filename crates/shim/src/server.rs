@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use ulna_kvm_abi::structs::Wire;
-use ulna_kvm_abi::wire::{MAGIC, Request, SOCKET_ENV, VERSION, op};
+use ulna_kvm_abi::wire::{ALONE_ENV, MAGIC, Request, SOCKET_ENV, VERSION, op};
 
 use crate::call::{Exchange, send_all};
 use crate::lock::Lock;
@@ -68,6 +68,12 @@ unsafe extern "C" fn after_fork_child() {
 /// When the library is loaded.
 pub extern "C" fn load() {
     let _ = path();
+    if std::env::var_os(ALONE_ENV).is_some() {
+        for name in [ALONE_ENV, "LD_PRELOAD"] {
+            // SAFETY: the program has no other threads yet.
+            unsafe { std::env::remove_var(name) };
+        }
+    }
     // SAFETY: functions of this library, which is never unloaded (it is in LD_PRELOAD).
     unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_parent), Some(after_fork_child)) };
 }

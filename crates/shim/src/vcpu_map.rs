@@ -27,7 +27,7 @@ pub fn map(
         return Err(libc::EIO);
     }
     let shared = flags & libc::MAP_TYPE != libc::MAP_PRIVATE;
-    if offset < 0 || offset as u64 % PAGE != 0 || len == 0 {
+    if offset < 0 || !(offset as u64).is_multiple_of(PAGE) || len == 0 {
         return Err(libc::EINVAL);
     }
     let mut e = Exchange::new(Request { op: op::MAP, ..Request::default() });

@@ -39,9 +39,30 @@ unsafe impl Send for Slot {}
 // SAFETY: as above.
 unsafe impl Sync for Slot {}
 
-fn zeroed<T: Default>(n: usize) -> Box<[T]> {
-    (0..n).map(|_| T::default()).collect()
+/// `n` numbers; pages of a large slot that are never used cost nothing.
+fn zeroed<T: Zero>(n: usize) -> Box<[T]> {
+    let Ok(layout) = std::alloc::Layout::array::<T>(n) else { return Box::default() };
+    if layout.size() == 0 {
+        return Box::default();
+    }
+    // SAFETY: the size is not zero.
+    let at = unsafe { std::alloc::alloc_zeroed(layout) };
+    if at.is_null() {
+        std::alloc::handle_alloc_error(layout);
+    }
+    // SAFETY: allocated with the layout of such a slice, and all zero is a value of the type.
+    unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(at.cast(), n)) }
 }
+
+/// All zero is a value of the type.
+///
+/// # Safety
+/// It is.
+unsafe trait Zero {}
+// SAFETY: a number.
+unsafe impl Zero for AtomicU8 {}
+// SAFETY: a number.
+unsafe impl Zero for AtomicU32 {}
 
 impl Slot {
     /// Describes `len` bytes at `host` as guest memory.

@@ -95,6 +95,11 @@ impl VcpuHandle {
         self.shared.kick();
     }
 
+    /// The thread of another process for which KVM_RUN will be: what it waits for a CPU is stolen from the guest as well.
+    pub fn set_client_thread(&self, process: u32, thread: u32) {
+        self.shared.client_thread.store(u64::from(process) << 32 | u64::from(thread), Ordering::Relaxed);
+    }
+
     /// Takes back a kick that no KVM_RUN saw.
     pub fn forget_kick(&self) {
         self.shared.take_kick();

@@ -181,6 +181,7 @@ impl ServeArgs {
                 file.map_err(|source| Error::File { action: "write the trace", path: path.clone(), source })?;
             Ok::<Arc<dyn Tracer>, Error>(Arc::new(Log::new(file)))
         });
+        ulna_serve::confine::confine().map_err(|e| internal("cannot confine the server", e))?;
         let options = ulna_serve::Options { kvm, strict, tracer: tracer.transpose()? };
         ulna_serve::serve(connection, options).map_err(|e| internal("the client", e))
     }
