@@ -231,7 +231,7 @@ impl World<'_> {
         let what = match self.choice.u8()? {
             0..=5 => op::MAP,
             6..=12 => op::READ,
-            13..=15 => u16::from(self.choice.u8()?).max(op::REMAP),
+            13..=15 => u16::from(self.choice.u8()?).max(op::MAP + 1),
             _ => op::IOCTL,
         };
         let arg = if self.choice.u8()? < 200 && i.size != 0 { ARG } else { self.choice.word()? };

@@ -17,6 +17,9 @@ pub struct Args {
     /// The compiler that knows arm64
     #[arg(long, default_value = "/usr/bin/rustc")]
     rustc: PathBuf,
+    /// Then run a client that does what programs do with descriptors, memory, signals and processes, under this `ulna`
+    #[arg(long, value_name = "ULNA")]
+    check: Option<PathBuf>,
 }
 
 /// Where builds go.
@@ -62,6 +65,33 @@ pub fn run(args: &Args) -> Result<()> {
             std::fs::copy(&built, dir.join(NAME)).with_context(|| dir.display().to_string())?;
             println!("{}", dir.join(NAME).display());
         }
+    }
+    args.check.as_ref().map_or(Ok(()), |ulna| check(ulna, &target.join("shim")))
+}
+
+/// A client in C, for arm64.
+fn check(ulna: &Path, dir: &Path) -> Result<()> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/shim/tests/client.c");
+    let program = dir.join("client");
+    let built = Command::new(LINKER)
+        .args(["-O1", "-Wall", "-Werror", "-pthread", "-o"])
+        .arg(&program)
+        .arg(source)
+        .status()
+        .context(LINKER)?;
+    if !built.success() {
+        bail!("the client does not build");
+    }
+    let ended = Command::new(ulna)
+        .arg("exec")
+        .arg("--shim")
+        .arg(dir.join(NAME))
+        .args(["--host", "n1", "--"])
+        .arg(&program)
+        .status()
+        .context("ulna exec")?;
+    if !ended.success() {
+        bail!("the client's checks failed");
     }
     Ok(())
 }

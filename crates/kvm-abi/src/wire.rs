@@ -33,8 +33,6 @@ pub mod op {
     /// The pages of a vCPU: run page, ring of coalesced writes, dirty ring if there is one. `extra` of the answer is the
     /// dirty ring's length.
     pub const MAP: u16 = 5;
-    /// The client's memory changed: a part of kind MEMORY says what is at its address now.
-    pub const REMAP: u16 = 6;
 }
 
 /// Kinds of part, as bits.

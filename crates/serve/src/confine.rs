@@ -99,8 +99,18 @@ fn install(
     apply_filter(&program).map_err(wrong)
 }
 
+/// A vCPU takes several descriptors here where it takes one of its client's.
+fn raise_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut l = getrlimit(Resource::Nofile);
+    l.current = l.maximum;
+    // Where it may not be raised it stays.
+    let _ = setrlimit(Resource::Nofile, l);
+}
+
 /// Confines this process, before it starts threads.
 pub fn confine() -> io::Result<()> {
+    raise_limit();
     // A clone whose flags are in memory cannot be judged: libc takes the other one then.
     let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     let no = |e: i32| SeccompAction::Errno(e as u32);

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -54,7 +55,7 @@ impl Frame {
 
 /// The receiving side of a socket.
 pub struct Receiver {
-    socket: OwnedFd,
+    socket: Arc<OwnedFd>,
     buf: Vec<u8>,
     /// Bytes of `buf` that were taken.
     taken: usize,
@@ -63,13 +64,13 @@ pub struct Receiver {
 
 impl Receiver {
     /// Frames from this socket.
-    pub fn new(socket: OwnedFd) -> Receiver {
-        Receiver { socket, buf: Vec::new(), taken: 0, fds: VecDeque::new() }
+    pub fn new(socket: impl Into<Arc<OwnedFd>>) -> Receiver {
+        Receiver { socket: socket.into(), buf: Vec::new(), taken: 0, fds: VecDeque::new() }
     }
 
     /// The socket.
     pub fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.socket.as_ref().as_fd()
     }
 
     /// Reads until `need` bytes are there; `false`: the peer is gone.
@@ -87,7 +88,7 @@ impl Receiver {
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let got = loop {
                 let mut iov = [IoSliceMut::new(&mut self.buf[had..])];
-                match recvmsg(&self.socket, &mut iov, &mut control, RecvFlags::CMSG_CLOEXEC) {
+                match recvmsg(self.socket.as_ref(), &mut iov, &mut control, RecvFlags::CMSG_CLOEXEC) {
                     Err(rustix::io::Errno::INTR) => {}
                     r => break r,
                 }

@@ -97,7 +97,7 @@ pub(crate) struct Session {
     serial: AtomicU32,
     gates: Mutex<HashMap<u32, Arc<Gate>>>,
     /// Sockets to shut down at the end.
-    channels: Mutex<HashMap<u32, OwnedFd>>,
+    channels: Mutex<HashMap<u32, Arc<OwnedFd>>>,
     stopping: AtomicBool,
     threads: Mutex<usize>,
     last: Condvar,
@@ -125,12 +125,12 @@ impl Session {
             Descriptor::Vcpu(v) => Some(Arc::new(Gate { handle: v.clone(), state: Mutex::default() })),
             _ => None,
         };
-        let again = rustix::io::fcntl_dupfd_cloexec(&socket, 0)?;
+        let socket = Arc::new(socket);
         let object = Object { d, vm, fd, gate: gate.clone(), position: Mutex::new(0) };
         if let Some(g) = gate {
             lock(&self.gates).insert(serial, g);
         }
-        lock(&self.channels).insert(serial, again);
+        lock(&self.channels).insert(serial, socket.clone());
         *lock(&self.threads) += 1;
         let session = self.clone();
         let thread = std::thread::Builder::new().name(format!("kvm-{serial}")).stack_size(STACK);
@@ -159,7 +159,7 @@ impl Session {
     }
 
     /// Requests on a channel, until it is closed.
-    fn channel(self: &Arc<Self>, object: &Object, socket: OwnedFd) -> io::Result<()> {
+    fn channel(self: &Arc<Self>, object: &Object, socket: Arc<OwnedFd>) -> io::Result<()> {
         let mut from = Receiver::new(socket);
         while let Some(frame) = from.request()? {
             dispatch::answer(self, object, &frame, from.socket())?;

@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 use std::sync::atomic::Ordering;
 
-use ulna_kvm_abi::ioctl::{Ioctl, Place, on, request};
+use ulna_kvm_abi::ioctl::{Ioctl, on, request};
 use ulna_kvm_abi::structs::{IoEventFd, IrqFd, UserspaceMemoryRegion, Wire};
 use ulna_kvm_abi::wire::{self, MAGIC, NEED_FILE, Part, Reply, Request, op, part};
 
@@ -386,9 +386,8 @@ fn marshal(e: &mut Exchange, i: &Ioctl, kind: u8, arg: u64, structure: &mut [u8;
         e.comes_out(arg, size as u64);
     }
     let Some(n) = wire::nested(i, kind, arg, &structure[..known]) else { return known };
-    let there = known > 0 || matches!(i.nested.map(|n| n.place), Some(Place::Behind)) && !goes_in;
-    if !there {
-        return known;
+    if known == 0 {
+        return 0;
     }
     let sent = n.goes_in && n.len > 0 && readable(n.addr, n.len as usize);
     let out = if n.comes_out { part::OUT } else { 0 };

@@ -268,6 +268,9 @@ hooks! {
                 _ => answer(Err(libc::ENOTTY)),
             };
         }
+        if request as u32 >> 8 & 0xff == TYPE {
+            return answer(strange(fd, request, arg));
+        }
         // SAFETY: the caller's arguments.
         unsafe { real::ioctl(fd, request, arg) }
     }
@@ -347,6 +350,25 @@ hooks! {
     fn sigprocmask(how: c_int, set: *const libc::sigset_t, old: *mut libc::sigset_t) -> c_int {
         // SAFETY: the caller's arguments.
         unsafe { with_open(set, how, |set| real::sigprocmask(how, set, old)) }
+    }
+}
+
+/// A request of KVM on a descriptor that the table does not know: it may have been inherited, or have come from another
+/// process.
+fn strange(fd: c_int, request: usize, arg: usize) -> Result<c_int, c_int> {
+    sys!(SYS_fcntl, fd, libc::F_GETFD)?;
+    let link = std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap_or_default();
+    if link.as_os_str() == "/memfd:ulna-kvm (deleted)" {
+        table::insert(fd, on::SYSTEM, 0);
+        let o = table::get(fd).ok_or(libc::EBADF)?;
+        return call::ioctl(&o, fd, request as u32, arg as u64);
+    }
+    // SAFETY: the caller's arguments.
+    match unsafe { real::ioctl(fd, request, arg) } {
+        // An emulator knows no request of KVM.
+        -1 if real::errno() == libc::ENOSYS => Err(libc::ENOTTY),
+        -1 => Err(real::errno()),
+        r => Ok(r),
     }
 }
 

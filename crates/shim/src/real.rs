@@ -164,7 +164,8 @@ pub fn readable(addr: u64, len: usize) -> bool {
     let Some(last) = addr.checked_add(len as u64 - 1) else { return false };
     let mut at = addr & !7;
     loop {
-        let r = sys!(SYS_rt_sigprocmask, 99, at as usize, 0usize, 8usize);
+        // Null is no set at all.
+        let r = sys!(SYS_rt_sigprocmask, 99, at.max(8) as usize, 0usize, 8usize);
         if r == Err(libc::EFAULT) {
             return false;
         }
