@@ -55,7 +55,12 @@ fn forward() {
     // str w1, [x0]; b .-4
     let code: Vec<u8> = [0xb900_0001u32, 0x17ff_ffff].iter().flat_map(|w| w.to_le_bytes()).collect();
     rustix::io::pwrite(&file, &code, 0).expect("code");
-    let r = UserspaceMemoryRegion { guest_phys_addr: RAM, memory_size: LEN, userspace_addr: RAM, ..Default::default() };
+    let r = UserspaceMemoryRegion {
+        guest_phys_addr: RAM,
+        memory_size: LEN,
+        userspace_addr: RAM,
+        ..Default::default()
+    };
     let whole = Part { addr: RAM, len: LEN, id: 1, ..Part::default() };
     assert_eq!(v.set_memory(&r, whole, Some(file.as_fd())).expect("server"), 0);
     assert_eq!(vcpu.set_reg(RegId::PC.0, RAM).expect("server"), 0);

@@ -86,19 +86,6 @@ impl Memory {
         self.files.iter().find(|f| f.id == id).map(|f| f.fd.0)
     }
 
-    /// Replaces private memory by a file with the same content. Other threads stand still.
-    fn convert(&mut self, r: &Region) -> Result<(), c_int> {
-        let len = r.end - r.start;
-        let fd = real::memory_file(c"ulna-guest-memory", libc::MFD_CLOEXEC)?.hide();
-        sys!(SYS_ftruncate, fd.0, len as i64)?;
-        copy(r, fd.0);
-        let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
-        sys!(SYS_mmap, r.start as usize, len as usize, r.prot, flags, fd.0, 0i64)?;
-        let id = self.add_file(fd);
-        self.ranges.put(Region { what: What::File { id, offset: 0, converted: true }, ..*r });
-        Ok(())
-    }
-
     /// Finds what the program did not map by itself, as libc tells of none of its own mappings.
     fn discover(&mut self, start: u64, end: u64) -> Result<(), c_int> {
         let gaps = self.ranges.gaps(start, end);
@@ -135,6 +122,37 @@ fn maps_line(line: &str) -> Option<(u64, u64, i32)> {
     Some((u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?, prot))
 }
 
+/// Private memory, and the file that takes its place.
+struct Conversion {
+    region: Region,
+    file: Fd,
+    /// Room for what mincore tells; empty where everything is copied.
+    resident: Vec<u8>,
+}
+
+/// Pages that mincore is asked for at once.
+const CHUNK: u64 = 1 << 30;
+
+impl Conversion {
+    fn new(region: Region, sparse: bool) -> Result<Conversion, c_int> {
+        let len = region.end - region.start;
+        let file = real::memory_file(c"ulna-guest-memory", libc::MFD_CLOEXEC)?.hide();
+        sys!(SYS_ftruncate, file.0, len as i64)?;
+        let sparse = sparse && region.what == What::Anonymous;
+        let resident = if sparse { vec![0; (CHUNK.min(len) / PAGE) as usize] } else { Vec::new() };
+        Ok(Conversion { region, file, resident })
+    }
+
+    /// Takes the memory's place. Other threads stand, so this uses no memory of the heap.
+    fn replace(&mut self) -> Result<(), c_int> {
+        let r = self.region;
+        copy(&r, self.file.0, &mut self.resident);
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
+        sys!(SYS_mmap, r.start as usize, (r.end - r.start) as usize, r.prot, flags, self.file.0, 0i64)?;
+        Ok(())
+    }
+}
+
 /// Does nothing of this process lie in swap?
 fn no_swap() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -142,17 +160,16 @@ fn no_swap() -> bool {
     line.is_some_and(|l| l.trim_start().starts_with("0 "))
 }
 
-/// Copies what was ever written of private memory.
-fn copy(r: &Region, fd: c_int) {
-    // Pages that were never touched are told by mincore, unless they are in swap.
-    let sparse = r.what == What::Anonymous && no_swap();
-    const CHUNK: u64 = 1 << 30;
-    let mut resident = vec![1u8; (CHUNK.min(r.end - r.start) / PAGE) as usize];
+/// Copies what was ever written of private memory: pages that were never touched are told by mincore.
+fn copy(r: &Region, fd: c_int, resident: &mut [u8]) {
+    if resident.is_empty() {
+        return copy_run(r.start, r.end - r.start, fd, 0);
+    }
     let mut at = r.start;
     while at < r.end {
         let n = CHUNK.min(r.end - at);
         let pages = (n / PAGE) as usize;
-        if !sparse || sys!(SYS_mincore, at as usize, n as usize, resident.as_mut_ptr()).is_err() {
+        if sys!(SYS_mincore, at as usize, n as usize, resident.as_mut_ptr()).is_err() {
             resident[..pages].fill(1);
         }
         let mut page = 0;
@@ -191,10 +208,20 @@ pub fn describe(addr: u64, len: u64) -> Result<(Vec<Part>, Vec<c_int>), c_int> {
     let private = |r: &&Region| !matches!(r.what, What::File { .. });
     let todo: Vec<Region> = m.ranges.over(addr, end).iter().filter(private).copied().collect();
     if !todo.is_empty() {
-        let _still = stop::world();
-        for r in &todo {
-            m.convert(r)?;
+        // Pages in swap are not resident, and not untouched.
+        let sparse = no_swap();
+        let made: Result<Vec<_>, _> = todo.iter().map(|r| Conversion::new(*r, sparse)).collect();
+        let mut made = made?;
+        let mut done = 0;
+        let result = {
+            let _still = stop::world();
+            made.iter_mut().try_for_each(|c| c.replace().inspect(|()| done += 1))
+        };
+        for c in made.drain(..done) {
+            let id = m.add_file(c.file);
+            m.ranges.put(Region { what: What::File { id, offset: 0, converted: true }, ..c.region });
         }
+        result?;
     }
     let (mut parts, mut fds) = (Vec::new(), Vec::new());
     for r in m.ranges.over(addr, end) {
