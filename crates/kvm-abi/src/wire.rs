@@ -1,4 +1,4 @@
-//! How requests travel between a client's shim and the server: frames over a stream socket (decision 16).
+//! How requests travel between a client's shim and the server: frames over a stream socket (decision 17).
 //!
 //! A request is a header, parts, and the bytes of the parts that go in, one after the other. A part is a range of the
 //! client's memory. An answer is a header and the bytes of the parts that come out, one after the other; the last may be

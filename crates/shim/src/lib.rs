@@ -1,4 +1,4 @@
-//! The library that is preloaded into a program and hands its `/dev/kvm` to a server (decision 16).
+//! The library that is preloaded into a program and hands its `/dev/kvm` to a server (decision 17).
 //!
 //! Loaded with `LD_PRELOAD`, it stands before libc's `open`, `ioctl`, `mmap` and their like. It claims `/dev/kvm`, and acts
 //! on descriptors that came from there and on memory that becomes a guest's; everything else goes on to libc as it is. It
