@@ -8,7 +8,7 @@ use crate::decode::decode;
 use crate::exception::Exception;
 use crate::exit::Exit;
 use crate::insn::{Insn, Stop};
-use crate::jit::JumpCache;
+use crate::jit::{JumpCache, PageTable};
 use crate::mem::attr::AccessKind;
 use crate::mem::int::MemInt;
 use crate::mem::physmap::{Slot, find_slot};
@@ -33,6 +33,10 @@ struct CodePage {
     /// By word of the page: 0, or index of the block that starts there plus one.
     starts: Box<[u16; 1024]>,
     blocks: Vec<Block>,
+    /// Where translations for one address and mode stand.
+    table: Option<Box<PageTable>>,
+    /// That address (of the page) and mode.
+    table_for: (u64, u8),
 }
 
 /// A decoded block and what was made of it.
@@ -80,6 +84,12 @@ impl Block {
 }
 
 impl CodePage {
+    /// The table has no translations any more.
+    fn forget_table(&mut self) {
+        if let Some(t) = &mut self.table {
+            t.fill(0);
+        }
+    }
     fn code_gen(&self) -> &AtomicU32 {
         self.slot.code_gen(self.ipa)
     }
@@ -160,9 +170,24 @@ impl CodeCache {
     }
     /// Forgets all translations.
     pub fn forget_entries(&mut self) {
-        for b in self.pages.iter_mut().flat_map(|p| p.blocks.iter_mut()) {
-            b.entries.clear();
+        for p in self.pages.iter_mut() {
+            p.blocks.iter_mut().for_each(|b| b.entries.clear());
+            p.forget_table();
         }
+    }
+    /// Enters a translation in the table of its page, and the page among those that generated code knows.
+    pub fn note_translation(&mut self, page: usize, pc: u64, mode: u8, at: u32, fetch: u64, hash: u64) {
+        let Some(p) = self.pages.get_mut(page) else { return };
+        let is_for = (pc & !0xfff, mode);
+        if p.table.is_some() && p.table_for != is_for {
+            // Whoever knows the table takes it for that of the other address.
+            self.jumps.forget_pages();
+            p.forget_table();
+        }
+        p.table_for = is_for;
+        let table = p.table.get_or_insert_with(|| Box::new([0; 1024]));
+        table[(pc >> 2) as usize & 1023] = at;
+        self.jumps.insert_page(pc, fetch, hash, table);
     }
     /// Drops everything.
     pub fn flush(&mut self) {
@@ -268,6 +293,8 @@ impl Cpu {
             generation,
             starts: Box::new([0; 1024]),
             blocks: Vec::new(),
+            table: None,
+            table_for: (0, 0),
         });
         self.code.by_ipa.insert(ipa, i as u32);
         i
@@ -276,6 +303,7 @@ impl Cpu {
     /// Nothing translated from the page is entered any more.
     fn forget_page(&mut self, page: usize) {
         let Some(p) = self.code.pages.get_mut(page) else { return };
+        p.forget_table();
         let entries: Vec<Entry> = p.blocks.iter_mut().flat_map(|b| std::mem::take(&mut b.entries)).collect();
         for e in entries {
             self.forget_translated(e.pc, e.at);

@@ -59,6 +59,22 @@ pub enum StopCause {
     Exit(Exit),
 }
 
+/// Which lines matter with a value of PSTATE.DAIF.
+#[inline]
+pub(crate) fn attention(d: u32) -> u32 {
+    let mut a = CpuLines::KICK | CpuLines::REQUEST | CpuLines::RECHECK;
+    if d & daif::A == 0 {
+        a |= CpuLines::VSERROR;
+    }
+    if d & daif::F == 0 {
+        a |= CpuLines::FIQ;
+    }
+    if d & daif::I == 0 {
+        a |= CpuLines::IRQ;
+    }
+    a
+}
+
 /// One PE.
 pub struct Cpu {
     /// Architectural state.
@@ -402,18 +418,7 @@ impl Cpu {
     /// Which lines matter now; call when PSTATE.DAIF changed.
     #[inline]
     pub(crate) fn daif_changed(&mut self) {
-        let d = self.state.daif;
-        let mut a = CpuLines::KICK | CpuLines::REQUEST | CpuLines::RECHECK;
-        if d & daif::A == 0 {
-            a |= CpuLines::VSERROR;
-        }
-        if d & daif::F == 0 {
-            a |= CpuLines::FIQ;
-        }
-        if d & daif::I == 0 {
-            a |= CpuLines::IRQ;
-        }
-        self.attention = a;
+        self.attention = attention(self.state.daif);
     }
 
     /// Is an interrupt or SError pending that WFI wakes for (masked or not)?

@@ -1,6 +1,6 @@
 //! Branches, and the system instructions that need no handler.
 
-use super::asm::{Alu, Cc, Rm, Shift, Unary, r};
+use super::asm::{Alu, Cc, Mem, Rm, Shift, Unary, r};
 use super::layout;
 use super::translate::{Block, mode};
 use crate::decode::Op;
@@ -111,6 +111,15 @@ impl Block<'_> {
             }
             // Blocks end there; what changed their code or translation has invalidated them already.
             ISB => {}
+            MSR_imm if self.mode & mode::EL1 != 0 && i.bits(16, 3) == 3 && i.bits(5, 3) & 6 == 6 => {
+                // DAIFSet, DAIFClr.
+                let bits = (i.bits(8, 4) << 6) as i32;
+                let set = i.bits(5, 3) == 6;
+                let op = if set { Alu::Or } else { Alu::And };
+                self.a.alu_i(op, false, layout::DAIF, if set { bits } else { !bits });
+                self.a.mov(false, r::RCX, layout::DAIF);
+                self.masks_changed(!set);
+            }
             CLREX => self.a.store8_i(layout::monitor::ARMED, 0),
             MRS => return self.read_register(i),
             MSR_reg => match SysReg::ALL.get(i.imm as usize) {
@@ -118,11 +127,32 @@ impl Block<'_> {
                     self.get_into(true, r::RAX, i.rd);
                     self.a.store(3, layout::sys(SysReg::TPIDR_EL0), r::RAX);
                 }
+                Some(SysReg::DAIF) if self.mode & mode::EL1 != 0 => {
+                    self.get_into(false, r::RCX, i.rd);
+                    self.a.alu_i(Alu::And, false, r::RCX, 0x3c0);
+                    self.a.store(2, layout::DAIF, r::RCX);
+                    self.masks_changed(true);
+                }
+                Some(r @ (SysReg::ELR_EL1 | SysReg::TPIDR_EL1)) if self.mode & mode::EL1 != 0 => {
+                    self.get_into(true, r::RAX, i.rd);
+                    self.a.store(3, layout::sys(*r), r::RAX);
+                }
                 _ => return false,
             },
             _ => return false,
         }
         true
+    }
+
+    /// ECX is what PSTATE.DAIF became. Interrupts that are not masked any more are taken before the next instruction.
+    fn masks_changed(&mut self, may_unmask: bool) {
+        self.a.shift(Shift::Shr, false, r::RCX, 6);
+        self.a.mov(false, r::RCX, Mem { index: Some((r::RCX, 2)), ..layout::ATTENTION_OF });
+        self.a.store(2, layout::ATTENTION, r::RCX);
+        if may_unmask {
+            let out = self.leave_at(self.pc().wrapping_add(4));
+            self.look_at_lines(out);
+        }
     }
 
     fn read_register(&mut self, i: &Insn) -> bool {
@@ -144,6 +174,12 @@ impl Block<'_> {
                 if *r == SysReg::CNTVCT_EL0 || self.features.has(Feat::ECV) =>
             {
                 self.read_counter(i, el1);
+                return true;
+            }
+            Some(SysReg::DAIF) if el1 => {
+                let t = self.target(i.rd, &[]);
+                self.a.mov(false, t, layout::DAIF);
+                self.put(i.rd, t);
                 return true;
             }
             Some(SysReg::SP_EL0) if el1 => {

@@ -59,6 +59,12 @@ pub const TLB_SPAN: Mem = at(offset_of!(Cpu, tlb.span));
 pub const WAITS: Mem = at(offset_of!(Cpu, waits));
 /// Address of the jump cache.
 pub const JUMPS: Mem = hot(offset_of!(Hot, jumps));
+/// Address of the entries of pages.
+pub const PAGES: Mem = hot(offset_of!(Hot, pages));
+/// Which lines matter, by PSTATE.DAIF.
+pub const ATTENTION_OF: Mem = hot(offset_of!(Hot, attention));
+/// PSTATE.DAIF, as in the register.
+pub const DAIF: Mem = at(offset_of!(Cpu, state) + offset_of!(CpuState, daif));
 /// Fetch contexts, in the bits above the address.
 pub const FETCH: Mem = hot(offset_of!(Hot, fetch));
 /// Fuel when not in its register.

@@ -104,6 +104,10 @@ pub(crate) struct Hot {
     pub hash: [u64; 2],
     /// Address of the jump cache's entries.
     pub jumps: u64,
+    /// Address of the entries of pages.
+    pub pages: u64,
+    /// Which lines matter, by PSTATE.DAIF.
+    pub attention: [u32; 16],
     /// Address of the lines word.
     pub lines: u64,
     /// Address of the first-level TLB.
@@ -213,6 +217,8 @@ impl Default for Hot {
             fetch: [0; 2],
             hash: [0; 2],
             jumps: 0,
+            pages: 0,
+            attention: std::array::from_fn(|n| crate::cpu::attention((n as u32) << 6)),
             lines: 0,
             tlb: 0,
             end: 0,
@@ -249,6 +255,25 @@ pub(crate) fn jump_hash(half: usize, context: u64) -> u64 {
     if half == 0 { context << 7 } else { 0 }
 }
 
+/// Where translations of a page's code stand, by word; 0 where there is none.
+pub(crate) type PageTable = [u32; 1024];
+
+/// An entry of the second level: a page, by PC and fetch context.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct PageEntry {
+    /// Address of the page, exclusive-ored with its fetch context; 0 for none.
+    pub tag: u64,
+    /// Address of its [`PageTable`], which is its code page's as long as the entry stands here.
+    pub table: u64,
+}
+
+// SAFETY: integers.
+unsafe impl Zeroable for PageEntry {}
+
+/// Entries of the second level.
+pub(crate) const PAGE_ENTRIES: usize = 1024;
+
 /// Words of the set of pages with code.
 const SEEN: usize = 1024;
 
@@ -256,6 +281,8 @@ const SEEN: usize = 1024;
 #[derive(Default)]
 pub(crate) struct JumpCache {
     pub entries: Zeroed<[JumpEntry; JUMP_ENTRIES]>,
+    /// What knows whole pages.
+    pub pages: Zeroed<[PageEntry; PAGE_ENTRIES]>,
     /// Pages that code was found on, hashed.
     seen: Zeroed<[u64; SEEN]>,
     /// There are some.
@@ -284,6 +311,15 @@ impl JumpCache {
         };
         self.any && (pages > 512 || (0..pages).any(seen))
     }
+    /// Enters the page of a PC.
+    pub fn insert_page(&mut self, pc: u64, fetch: u64, hash: u64, table: &PageTable) {
+        let index = ((pc >> 12) + (hash >> 2)) as usize & (PAGE_ENTRIES - 1);
+        self.pages[index] = PageEntry { tag: (pc ^ fetch) & !0xfff, table: table.as_ptr() as u64 };
+    }
+    /// Forgets all pages.
+    pub fn forget_pages(&mut self) {
+        self.pages.fill(PageEntry { tag: 0, table: 0 });
+    }
     /// Enters code for a PC.
     pub fn insert(&mut self, pc: u64, fetch: u64, hash: u64, host: u64) {
         self.see(pc);
@@ -299,6 +335,7 @@ impl JumpCache {
     /// Forgets everything.
     pub fn clear(&mut self) {
         if self.any {
+            self.forget_pages();
             self.entries.fill(JumpEntry { tag: 0, host: 0 });
             self.seen.fill(0);
             self.any = false;
@@ -308,6 +345,11 @@ impl JumpCache {
     pub fn clear_pages(&mut self, va: u64, pages: u64) {
         // The context stands above 48 bits of address.
         const LOW: u64 = (1 << 48) - 1;
+        for e in self.pages.iter_mut() {
+            if (e.tag & LOW).wrapping_sub(va & LOW & !0xfff) & LOW < pages << 12 {
+                e.tag = 0;
+            }
+        }
         for e in self.entries.iter_mut() {
             if (e.tag & LOW).wrapping_sub(va & LOW & !0xfff) & LOW < pages << 12 {
                 e.tag = 0;

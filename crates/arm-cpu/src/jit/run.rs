@@ -51,7 +51,7 @@ impl Code {
     fn new(len: usize) -> std::io::Result<Code> {
         let mut memory = CodeMemory::new(len)?;
         let mut asm = Asm::new(0);
-        let thunks = assemble(&mut asm, exec_site as *const () as u64);
+        let thunks = assemble(&mut asm, exec_site as *const () as u64, memory.address(0));
         asm.finish();
         if memory.push(&asm.code).is_none() {
             return Err(std::io::ErrorKind::OutOfMemory.into());
@@ -269,7 +269,9 @@ impl Cpu {
                 self.counters.chained += 1;
             }
             let half = (pc >> 63) as usize;
-            self.code.jumps.insert(pc, self.jit.hot.fetch[half], self.jit.hot.hash[half], host);
+            let (fetch, hash) = (self.jit.hot.fetch[half], self.jit.hot.hash[half]);
+            self.code.jumps.insert(pc, fetch, hash, host);
+            self.code.note_translation(found.page, pc, mode, at, fetch, hash);
             link = match self.execute(host) {
                 Ok(l) => l,
                 Err(exit) => return exit,
@@ -340,6 +342,7 @@ impl Cpu {
         hot.flags = layout::flags16(self.state.nzcv);
         hot.mxcsr = MXCSR;
         hot.jumps = self.code.jumps.entries.as_ptr() as u64;
+        hot.pages = self.code.jumps.pages.as_ptr() as u64;
         hot.tlb = self.tlb.data.as_ptr() as u64;
         hot.lines = self.lines.address();
         let cpu = &raw mut *self;

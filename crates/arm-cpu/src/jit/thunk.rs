@@ -93,8 +93,57 @@ pub fn lookup_in(a: &mut Asm, half: usize, miss: super::asm::Label) {
     a.jmp_rm(Mem::at(r::RCX, 8));
 }
 
-/// Assembles all of them; `handler` is the address of [`super::run::exec_site`].
-pub fn assemble(a: &mut Asm, handler: u64) -> Thunks {
+/// Looks RAX up among pages, enters it in the jump cache, and goes there; to `miss` with RAX kept when it is not known.
+/// `base` is the address of generated code. Uses RCX and RDX.
+fn lookup_page(a: &mut Asm, base: u64, miss: super::asm::Label) {
+    use super::asm::Shift;
+    let by_half = |m: Mem| Mem { index: Some((r::RDX, 3)), ..m };
+    a.test8_i(r::RAX, 3);
+    a.jcc(Cc::Ne, miss);
+    a.mov(true, r::RDX, r::RAX);
+    a.shift(Shift::Shr, true, r::RDX, 63);
+    a.mov(false, r::RCX, by_half(layout::HASH));
+    a.shift(Shift::Shr, false, r::RCX, 2);
+    a.mov(true, r::RDX, by_half(layout::FETCH));
+    a.alu(Alu::Xor, true, r::RDX, r::RAX);
+    a.alu_i(Alu::And, true, r::RDX, -4096);
+    a.push(r::RAX);
+    a.shift(Shift::Shr, true, r::RAX, 12);
+    a.alu(Alu::Add, false, r::RCX, r::RAX);
+    a.pop(r::RAX);
+    a.alu_i(Alu::And, false, r::RCX, super::PAGE_ENTRIES as i32 - 1);
+    a.shift(Shift::Shl, false, r::RCX, 4);
+    a.alu(Alu::Add, true, r::RCX, layout::PAGES);
+    a.alu(Alu::Cmp, true, r::RDX, Mem::at(r::RCX, 0));
+    a.jcc(Cc::Ne, miss);
+    a.mov(true, r::RDX, Mem::at(r::RCX, 8));
+    a.test(true, r::RDX, r::RDX);
+    a.jcc(Cc::E, miss);
+    a.mov(false, r::RCX, r::RAX);
+    a.alu_i(Alu::And, false, r::RCX, 0xffc);
+    a.mov(false, r::RCX, Mem::indexed(r::RDX, r::RCX, 0, 0));
+    a.test(false, r::RCX, r::RCX);
+    a.jcc(Cc::E, miss);
+    a.mov_i64(r::RDX, base);
+    a.alu(Alu::Add, true, r::RDX, r::RCX);
+    a.push(r::RDX);
+    a.mov(true, r::RDX, r::RAX);
+    a.shift(Shift::Shr, true, r::RDX, 63);
+    a.mov(false, r::RCX, r::RAX);
+    a.alu(Alu::Add, false, r::RCX, by_half(layout::HASH));
+    a.alu_i(Alu::And, false, r::RCX, (super::JUMP_ENTRIES as i32 - 1) << 2);
+    a.shift(Shift::Shl, false, r::RCX, 2);
+    a.alu(Alu::Add, true, r::RCX, layout::JUMPS);
+    a.mov(true, r::RDX, by_half(layout::FETCH));
+    a.alu(Alu::Xor, true, r::RDX, r::RAX);
+    a.store(3, Mem::at(r::RCX, 0), r::RDX);
+    a.pop(r::RDX);
+    a.store(3, Mem::at(r::RCX, 8), r::RDX);
+    a.jmp_rm(r::RDX);
+}
+
+/// Assembles all of them; `handler` is the address of [`super::run::exec_site`], `base` that of generated code.
+pub fn assemble(a: &mut Asm, handler: u64, base: u64) -> Thunks {
     let saved = [r::RBX, r::RBP, r::R12, r::R13, r::R14, r::R15];
     let mut t = Thunks { enter: a.here(), ..Thunks::default() };
     saved.iter().for_each(|r| a.push(*r));
@@ -133,8 +182,11 @@ pub fn assemble(a: &mut Asm, handler: u64) -> Thunks {
 
     t.jump = a.here();
     let miss = a.label();
+    let unknown = a.label();
     lookup(a, miss);
     a.bind(miss);
+    lookup_page(a, base, unknown);
+    a.bind(unknown);
     a.jmp_to(t.leave_pc);
 
     t.load_vectors = a.here();

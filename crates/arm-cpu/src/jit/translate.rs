@@ -36,6 +36,8 @@ enum Cold {
     Vectors { from: Label, back: Label },
     /// Leaves with a PC.
     Leave { from: Label, pc: u64, flags: Option<Recipe> },
+    /// Goes to a PC by way of the shared look-up.
+    Elsewhere { from: Label, pc: u64 },
     /// Leaves through a link.
     Link { from: Label, link: u32, flags: Option<Recipe> },
 }
@@ -296,6 +298,11 @@ impl Block<'_> {
                     self.a.mov_i(r::RAX, link.into());
                     self.a.jmp_to(self.code.thunks.leave_link);
                 }
+                Cold::Elsewhere { from, pc } => {
+                    self.a.bind(from);
+                    self.a.mov_i(r::RAX, pc);
+                    self.a.jmp_to(self.code.thunks.jump);
+                }
                 Cold::Leave { from, pc, flags } => {
                     self.a.bind(from);
                     self.flags_out_cold(flags);
@@ -340,7 +347,8 @@ impl Block<'_> {
             let l = self.link_to(target, pending);
             self.a.displacement(l);
         } else {
-            let miss = self.leave_at(target);
+            let miss = self.a.label();
+            self.cold.push(Cold::Elsewhere { from: miss, pc: target });
             if target >> 63 == 0 {
                 self.a.mov_i(r::RDX, target);
                 self.a.mov(false, r::RCX, r::RDX);
