@@ -18,7 +18,7 @@ use crate::mem::zeroed::{Zeroable, Zeroed};
 use crate::sync::{AtomicU32, Ordering};
 
 /// Entries of the instruction TLB.
-const ITLB_ENTRIES: usize = 1024;
+const ITLB_ENTRIES: usize = 4096;
 /// Longest block.
 const MAX_BLOCK: usize = 64;
 /// Decoded instructions kept before everything is dropped and decoded anew (32 bytes each).

@@ -137,6 +137,18 @@ impl Block<'_> {
                     self.get_into(true, r::RAX, i.rd);
                     self.a.store(3, layout::sys(*r), r::RAX);
                 }
+                Some(SysReg::SPSR_EL1) if self.mode & mode::EL1 != 0 => {
+                    self.get_into(false, r::RAX, i.rd);
+                    self.a.store(3, layout::sys(SysReg::SPSR_EL1), r::RAX);
+                }
+                Some(SysReg::SP_EL0) if self.mode & mode::EL1 != 0 => {
+                    let (slow, back) = self.slow_path(i);
+                    self.a.alu8_i(Alu::Cmp, layout::SPSEL, 0);
+                    self.a.jcc(Cc::E, slow);
+                    self.get_into(true, r::RAX, i.rd);
+                    self.a.store(3, layout::SP_EL0, r::RAX);
+                    self.a.bind(back);
+                }
                 _ => return false,
             },
             _ => return false,
@@ -174,6 +186,18 @@ impl Block<'_> {
                 if *r == SysReg::CNTVCT_EL0 || self.features.has(Feat::ECV) =>
             {
                 self.read_counter(i, el1);
+                return true;
+            }
+            Some(SysReg::DCZID_EL0) => {
+                let (slow, back) = self.slow_path(i);
+                if !el1 {
+                    // SCTLR_EL1.DZE; without it the handler sets DZP.
+                    self.a.test8_i(layout::sys(SysReg::SCTLR_EL1).plus(1), 1 << (14 - 8));
+                    self.a.jcc(Cc::E, slow);
+                }
+                self.put_i(i.rd, self.dczid);
+                self.forget(i.rd);
+                self.a.bind(back);
                 return true;
             }
             Some(SysReg::DAIF) if el1 => {

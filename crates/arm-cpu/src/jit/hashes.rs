@@ -3,27 +3,13 @@
 use super::asm::{Alu, Shift, r};
 use super::layout::consts;
 use super::translate::{Block, mode};
-use super::vex::{Map, Op as V, Pp, Xmm};
+use super::vex::{Map, Op as V, PANDN, POR, PXOR, Pp, X0, X1, X2, X3, Xmm, p, p38};
 use super::vregs::{ALL, LOW32, extract};
 use crate::decode::Op;
 use crate::insn::Insn;
 
-const X0: Xmm = Xmm(0);
-const X1: Xmm = Xmm(1);
-const X2: Xmm = Xmm(2);
-const X3: Xmm = Xmm(3);
-
-const fn p(opcode: u8) -> V {
-    V(Pp::P66, Map::M0F, false, opcode)
-}
-const fn p38(opcode: u8) -> V {
-    V(Pp::P66, Map::M0F38, false, opcode)
-}
-const PXOR: V = p(0xef);
-const PANDN: V = p(0xdf);
 const PADDD: V = p(0xfe);
 const PSUBD: V = p(0xfa);
-const POR: V = p(0xeb);
 const PSHUFD: V = p(0x70);
 const AESENC: V = p38(0xdc);
 const AESENCLAST: V = p38(0xdd);

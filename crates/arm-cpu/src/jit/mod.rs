@@ -272,7 +272,7 @@ pub(crate) struct PageEntry {
 unsafe impl Zeroable for PageEntry {}
 
 /// Entries of the second level.
-pub(crate) const PAGE_ENTRIES: usize = 1024;
+pub(crate) const PAGE_ENTRIES: usize = 4096;
 
 /// Words of the set of pages with code.
 const SEEN: usize = 1024;

@@ -3,28 +3,11 @@
 use super::asm::{Rm, r};
 use super::layout::consts;
 use super::translate::{Block, mode};
-use super::vex::{Map, Op as V, Pp, Xmm};
+use super::vex::{Map, Op as V, PAND, PANDN, POR, PXOR, Pp, X0, X1, X2, Xmm, p, p3a, p38};
 use super::vregs::{ALL, BROADCAST, LOW64};
 use crate::decode::Op;
 use crate::insn::Insn;
 
-const X0: Xmm = Xmm(0);
-const X1: Xmm = Xmm(1);
-const X2: Xmm = Xmm(2);
-
-const fn p(opcode: u8) -> V {
-    V(Pp::P66, Map::M0F, false, opcode)
-}
-const fn p38(opcode: u8) -> V {
-    V(Pp::P66, Map::M0F38, false, opcode)
-}
-const fn p3a(opcode: u8) -> V {
-    V(Pp::P66, Map::M0F3A, false, opcode)
-}
-const PAND: V = p(0xdb);
-const PANDN: V = p(0xdf);
-const POR: V = p(0xeb);
-const PXOR: V = p(0xef);
 const PADD: [V; 4] = [p(0xfc), p(0xfd), p(0xfe), p(0xd4)];
 const PSUB: [V; 4] = [p(0xf8), p(0xf9), p(0xfa), p(0xfb)];
 const PCMPEQ: [V; 4] = [p(0x74), p(0x75), p(0x76), p38(0x29)];

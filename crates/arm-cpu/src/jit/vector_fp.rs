@@ -9,15 +9,10 @@ use super::asm::{Cc, Label, Mem, Rm, r};
 use super::layout::consts;
 use super::translate::{Block, mode};
 use super::vector_fp_convert::Rounding;
-use super::vex::{Map, Op as V, Pp, Xmm};
+use super::vex::{Map, Op as V, Pp, X0, X1, X2, X3, Xmm};
 use super::vregs::{ALL, LOW32, LOW64};
 use crate::decode::Op;
 use crate::insn::Insn;
-
-const X0: Xmm = Xmm(0);
-const X1: Xmm = Xmm(1);
-const X2: Xmm = Xmm(2);
-const X3: Xmm = Xmm(3);
 
 /// Width of the elements.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -6,14 +6,10 @@ use super::layout::{self, consts};
 use super::translate::Block;
 use super::vector_fp::Width::{Double, Single};
 use super::vector_fp::{ADD, Check, Lanes, SUB, Width, ps};
-use super::vex::{Map, Op as V, Pp, Xmm};
+use super::vex::{Map, Op as V, Pp, X0, X1, X2, X3, Xmm};
 use crate::decode::Op;
 use crate::insn::Insn;
 
-const X0: Xmm = Xmm(0);
-const X1: Xmm = Xmm(1);
-const X2: Xmm = Xmm(2);
-const X3: Xmm = Xmm(3);
 const VMOVQ: V = V(Pp::F3, Map::M0F, false, 0x7e);
 
 /// How a number becomes integral: ties away from zero, or as the host's instruction encodes it.

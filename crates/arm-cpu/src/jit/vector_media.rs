@@ -7,23 +7,11 @@ use super::translate::{Block, mode};
 use super::vector_fp::Width::{Double, Single};
 use super::vector_fp::{ADD, Check, Lanes, ps};
 use super::vector_more::widen;
-use super::vex::{Map, Op as V, Pp, Xmm};
+use super::vex::{Map, Op as V, PAND, Pp, X0, X1, X2, X3, Xmm, p, p38};
 use super::vregs::{ALL, LOW64};
 use crate::decode::Op;
 use crate::insn::Insn;
 
-const X0: Xmm = Xmm(0);
-const X1: Xmm = Xmm(1);
-const X2: Xmm = Xmm(2);
-const X3: Xmm = Xmm(3);
-
-const fn p(opcode: u8) -> V {
-    V(Pp::P66, Map::M0F, false, opcode)
-}
-const fn p38(opcode: u8) -> V {
-    V(Pp::P66, Map::M0F38, false, opcode)
-}
-const PAND: V = p(0xdb);
 const PADD: [V; 4] = [p(0xfc), p(0xfd), p(0xfe), p(0xd4)];
 const PSUB: [V; 4] = [p(0xf8), p(0xf9), p(0xfa), p(0xfb)];
 const UNPACK_LOW64: V = p(0x6c);

@@ -4,28 +4,11 @@
 use super::asm::{Alu, Cc, Label, r};
 use super::layout::consts;
 use super::translate::{Block, mode};
-use super::vex::{Map, Op as V, Pp, Xmm};
+use super::vex::{Map, Op as V, PAND, POR, PXOR, Pp, X0, X1, X2, X3, Xmm, p, p38, p38w};
 use super::vregs::{ALL, BROADCAST, LOW32, LOW64, extract};
 use crate::decode::Op;
 use crate::insn::Insn;
 
-const X0: Xmm = Xmm(0);
-const X1: Xmm = Xmm(1);
-const X2: Xmm = Xmm(2);
-const X3: Xmm = Xmm(3);
-
-const fn p(opcode: u8) -> V {
-    V(Pp::P66, Map::M0F, false, opcode)
-}
-const fn p38(opcode: u8) -> V {
-    V(Pp::P66, Map::M0F38, false, opcode)
-}
-const fn p38w(opcode: u8) -> V {
-    V(Pp::P66, Map::M0F38, true, opcode)
-}
-const PAND: V = p(0xdb);
-const POR: V = p(0xeb);
-const PXOR: V = p(0xef);
 const PADD: [V; 4] = [p(0xfc), p(0xfd), p(0xfe), p(0xd4)];
 const PSUB: [V; 4] = [p(0xf8), p(0xf9), p(0xfa), p(0xfb)];
 const PCMPEQ_D: V = p38(0x29);

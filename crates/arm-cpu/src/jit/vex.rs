@@ -35,6 +35,41 @@ pub enum Map {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Op(pub Pp, pub Map, pub bool, pub u8);
 
+/// 66.0F.
+pub const fn p(opcode: u8) -> Op {
+    Op(Pp::P66, Map::M0F, false, opcode)
+}
+/// 66.0F38.
+pub const fn p38(opcode: u8) -> Op {
+    Op(Pp::P66, Map::M0F38, false, opcode)
+}
+/// 66.0F38.W1.
+pub const fn p38w(opcode: u8) -> Op {
+    Op(Pp::P66, Map::M0F38, true, opcode)
+}
+/// 66.0F3A.
+pub const fn p3a(opcode: u8) -> Op {
+    Op(Pp::P66, Map::M0F3A, false, opcode)
+}
+
+/// vpand.
+pub const PAND: Op = p(0xdb);
+/// vpandn.
+pub const PANDN: Op = p(0xdf);
+/// vpor.
+pub const POR: Op = p(0xeb);
+/// vpxor.
+pub const PXOR: Op = p(0xef);
+
+/// Vector registers that no guest register stands in.
+pub const X0: Xmm = Xmm(0);
+/// See there.
+pub const X1: Xmm = Xmm(1);
+/// See there.
+pub const X2: Xmm = Xmm(2);
+/// See there.
+pub const X3: Xmm = Xmm(3);
+
 impl Asm {
     fn vex(&mut self, o: Op, long: bool, reg: u8, v: u8, rm: Rm) {
         let Op(pp, map, w, opcode) = o;

@@ -5,12 +5,9 @@
 use super::asm::{Asm, Cc, Mem, Reg, Rm, r};
 use super::layout::{self, VPINS, v_home, vpin};
 use super::translate::{Block, mode, module};
-use super::vex::{Map, Op as V, Pp, Xmm};
+use super::vex::{Map, Op as V, Pp, Xmm, p};
 use crate::insn::Insn;
 
-const fn p(opcode: u8) -> V {
-    V(Pp::P66, Map::M0F, false, opcode)
-}
 const VMOVQ: V = V(Pp::F3, Map::M0F, false, 0x7e);
 const VMOVSS: V = V(Pp::F3, Map::M0F, false, 0x10);
 const VMOVDQA: V = p(0x6f);
