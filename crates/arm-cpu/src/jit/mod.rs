@@ -13,7 +13,7 @@
 //!
 //! # Leaving and invalidation
 //! Blocks on one page jump to one another directly; everything else goes through the jump cache, by PC and fetch context,
-//! which is emptied with the instruction TLB. A page whose code was written has the entries of its blocks overwritten with
+//! and what that does not know through the tables of pages; both are emptied with the instruction TLB. A page whose code was written has the entries of its blocks overwritten with
 //! jumps out. Counting is exact: each block takes its instructions off the fuel that `run` has left, before it starts.
 
 use crate::mem::zeroed::{Zeroable, Zeroed};
