@@ -124,3 +124,34 @@ fn executions_are_counted_by_both_engines() {
         assert_eq!(names.iter().any(|n| n.ends_with(" el1:0x40000000")), engine == Engine::Jit);
     }
 }
+
+/// ands xzr, x1, #1; and w3, w1, #0xffff; csel x5, x3, x5, eq; subs x2, x2, #1; b.ne back to the first
+const FLAGS_LOOP: [u32; 5] = [0xf240_003f, 0x1200_3c23, 0x9a85_0065, 0xf100_0442, 0x54ff_ff81];
+
+#[test]
+fn flags_that_no_block_wants_are_there_for_whoever_stops_the_program() {
+    // The loop sets all flags before it looks at them, so they need not be in memory from one round to the next.
+    for budget in 0..40 {
+        let states = [Engine::Interp, Engine::Jit].map(|engine| {
+            let mut cpu = machine(&FLAGS_LOOP, engine, &EngineOptions::default());
+            (cpu.state.x[1], cpu.state.x[2], cpu.budget) = (0x1234_5678, 6, budget);
+            let exit = cpu.run();
+            (exit, cpu.state.pc, cpu.state.nzcv, cpu.state.icount, cpu.state.x)
+        });
+        assert_eq!(states[0], states[1], "after {budget} instructions");
+    }
+}
+
+#[test]
+fn a_table_of_translations_is_for_one_address_of_its_page() {
+    let mut cpu = machine(&[ADD, LOOP, cbnz_x2(2)], Engine::Jit, &EngineOptions::default());
+    cpu.state.x[2] = 5;
+    assert_eq!(cpu.run(), Exit::Hvc { imm: 0 });
+    let known = |cpu: &Cpu| cpu.code.jumps.pages.iter().filter(|e| e.table != 0).count();
+    assert_eq!(known(&cpu), 1);
+    let other = RAM + 0x40_0000;
+    cpu.code.note_translation(0, other, 0, 4, 1 << 48, 0);
+    // Only the new address is known.
+    let tags: Vec<u64> = cpu.code.jumps.pages.iter().filter(|e| e.table != 0).map(|e| e.tag).collect();
+    assert_eq!(tags, [other ^ 1 << 48]);
+}
