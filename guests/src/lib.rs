@@ -8,9 +8,11 @@
 mod asm;
 mod builtin;
 mod calls;
+mod counter;
 mod fields;
 mod race;
 
 pub use builtin::builtin;
 pub use calls::{Answer, Calls, calls};
+pub use counter::counter;
 pub use race::{ROUNDS as RACES, race};

@@ -3,6 +3,7 @@
 use crate::verbs::baseline::BaselineArgs;
 use crate::verbs::caps::CapsArgs;
 use crate::verbs::ctl::{CtlArgs, ListArgs, StopArgs};
+use crate::verbs::demo::DemoArgs;
 use crate::verbs::exec::{ExecArgs, ServeArgs};
 use crate::verbs::hosts::HostsArgs;
 use crate::verbs::migrate::{MigrateArgs, ReceiveArgs};
@@ -52,6 +53,8 @@ pub enum Command {
     Restore(Box<RestoreArgs>),
     /// Tell what a snapshot holds.
     Inspect(InspectArgs),
+    /// Show what this is for: a guest that counts moves between hosts that have little in common.
+    Demo(DemoArgs),
     /// Move a machine to another host while its guest runs.
     Migrate(MigrateArgs),
     /// Wait for a machine that is moved here, and go on with it.
@@ -84,6 +87,7 @@ impl Command {
             Command::Snapshot(args) => args.call(),
             Command::Restore(args) => args.call(),
             Command::Inspect(args) => args.call(),
+            Command::Demo(args) => args.call(),
             Command::Migrate(args) => args.call(),
             Command::Receive(args) => args.call(),
             Command::Regs(args) => args.call(),

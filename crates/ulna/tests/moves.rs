@@ -274,3 +274,79 @@ fn a_destination_that_cannot_have_it_says_all_and_the_source_goes_on() {
     let n = a.printed().len();
     assert_alphabet(&[&a.prints(n + 3)]);
 }
+
+#[test]
+fn only_who_shows_a_certificate_is_let_in() {
+    let p = Place::new();
+    let tls = |who: &str| format!("{}/tests/tls/{who}", env!("CARGO_MANIFEST_DIR"));
+    let mut a = p.alphabet("a", &[]);
+    a.prints(1);
+    let (b, at) = receiver(&p, "b", &["--tls", &tls("ours")]);
+    for stranger in [vec![], vec!["--tls".to_owned(), tls("other")]] {
+        let more: Vec<&str> = stranger.iter().map(String::as_str).collect();
+        let o = p.ask(&[&["migrate", "a", &at][..], &more].concat());
+        let why = String::from_utf8(o.stderr).unwrap();
+        assert_eq!(o.status.code(), Some(11), "{stranger:?}: {why}");
+    }
+    assert_alphabet(&[&a.prints(a.printed().len() + 1)]);
+    p.well(&["migrate", "a", &at, "--tls", &tls("ours")]);
+    assert!(a.ends().success());
+    assert_alphabet(&[&a.printed(), &b.prints(3)]);
+    // And a source that wants a certificate does not take an address for one.
+    let (_c, at) = receiver(&p, "c", &[]);
+    let o = p.ask(&["migrate", "b", &at, "--tls", &tls("ours")]);
+    assert_eq!(o.status.code(), Some(11));
+}
+
+/// Streams that earlier versions wrote: `golden/VERSION/state.ulna`, of a machine that printed the alphabet.
+#[test]
+fn golden_streams_are_still_read_and_run() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden");
+    let mut count = 0;
+    for entry in std::fs::read_dir(golden).unwrap() {
+        let from = entry.unwrap().path();
+        if !from.is_dir() {
+            continue;
+        }
+        let p = Place::new();
+        let dir = p.path("snap");
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::copy(from.join("state.ulna"), dir.join("state.ulna")).unwrap();
+        for name in ["ram", "flash0", "flash1"] {
+            let f = std::fs::File::create(dir.join(format!("{name}.mem"))).unwrap();
+            f.set_len(64 << 20).unwrap();
+            if name == "ram" {
+                let program = std::fs::read(p.path("alphabet")).unwrap();
+                std::os::unix::fs::FileExt::write_all_at(&f, &program, 0x8_0000).unwrap();
+            }
+        }
+        let first = p.restored("snap", "a", &[]).prints(30);
+        let at = first.as_bytes()[0] - b'A';
+        assert!(
+            first.bytes().enumerate().all(|(n, c)| c == b'A' + ((n + usize::from(at)) % 26) as u8),
+            "{first}"
+        );
+        count += 1;
+    }
+    assert!(count > 0);
+}
+
+#[test]
+fn the_demo_shows_a_refusal_and_a_move_without_a_gap() {
+    let p = Place::new();
+    let said = p.well(&["demo"]);
+    assert!(
+        said.contains("counter frequency is 25000000 Hz") && said.contains("The guest stood still for"),
+        "{said}"
+    );
+    let numbers = |who: &str| -> Vec<u64> {
+        let last = said.split("4. It moves").nth(1).unwrap();
+        let of = |l: &str| l.split("count ").nth(1)?.split(',').next()?.parse().ok();
+        last.lines().filter(|l| l.trim_start().starts_with(who)).filter_map(of).collect()
+    };
+    let to = said.split("4. It moves to ").nth(1).and_then(|t| t.split(' ').next()).unwrap();
+    let (before, after) = (numbers("altra"), numbers(to));
+    assert!(after.len() == 6 && !before.is_empty(), "{said}");
+    let all: Vec<u64> = before.iter().chain(&after).copied().collect();
+    assert!(all.windows(2).all(|w| w[1] == w[0] + 1), "{all:?}");
+}

@@ -114,6 +114,7 @@ mod numbers {
 
 /// A machine and what runs on it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default)] // streams of earlier versions lack what came later
 pub struct Config {
     /// Name of the machine, for people and for the control socket.
     pub name: String,

@@ -3,6 +3,7 @@
 pub mod baseline;
 pub mod caps;
 pub mod ctl;
+pub mod demo;
 pub mod exec;
 pub mod hosts;
 pub mod migrate;
