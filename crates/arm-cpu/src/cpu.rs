@@ -308,21 +308,15 @@ impl Cpu {
 
     /// Executes one instruction where PSTATE.BTYPE or debug matter. BTYPE of the next one is 0 unless this one set it.
     pub(crate) fn step_one(&mut self, insns: &[Insn], guarded: bool) -> Option<Exit> {
-        const UNTOUCHED: u8 = 0x80;
         let i = insns.first()?;
         if guarded && !self.target_allowed(i) {
             self.take_exception(Exception::new(ec::BTI, self.state.btype.into()));
             return None;
         }
-        let before = self.state.btype;
         self.block_pc = self.state.pc;
-        self.state.btype |= UNTOUCHED;
-        let r = (i.exec)(self, i);
+        let r = self.with_btype(self.state.btype, |cpu| (i.exec)(cpu, i));
         match r {
             Ok(flow) => {
-                if self.state.btype & UNTOUCHED != 0 {
-                    self.state.btype = 0;
-                }
                 if flow == Flow::Next {
                     self.state.pc = self.state.pc.wrapping_add(4);
                 }
@@ -332,10 +326,31 @@ impl Cpu {
             }
             Err(Stop) => {
                 self.block_pc = self.state.pc;
-                self.state.btype = before;
                 self.stopped(i.raw)
             }
         }
+    }
+
+    /// Executes an instruction before which BTYPE is this; afterwards it is 0, unless the instruction set it or stopped.
+    pub(crate) fn with_btype(
+        &mut self,
+        btype: u8,
+        exec: impl FnOnce(&mut Cpu) -> Result<Flow, Stop>,
+    ) -> Result<Flow, Stop> {
+        const UNTOUCHED: u8 = 0x80;
+        self.state.btype = btype | UNTOUCHED;
+        let r = exec(self);
+        if r.is_err() {
+            self.state.btype = btype;
+        } else if self.state.btype & UNTOUCHED != 0 {
+            self.state.btype = 0;
+        }
+        r
+    }
+
+    /// May an indirect branch of the current BTYPE land on this block?
+    pub(crate) fn may_land(&self, insns: &[Insn], guarded: bool) -> bool {
+        !guarded || insns.first().is_some_and(|i| self.target_allowed(i))
     }
 
     /// May an indirect branch of the current BTYPE land on this instruction in a guarded page? (Arm ARM D8.4.5.)

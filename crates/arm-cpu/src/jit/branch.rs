@@ -55,13 +55,18 @@ impl Block<'_> {
                 self.get_into(true, r::RAX, i.rn);
                 self.go_indirect();
             }
-            // With FEAT_BTI they set BTYPE.
-            BR if !self.features.has(Feat::BTI) => {
+            BR => {
                 self.flags_out();
                 self.get_into(true, r::RAX, i.rn);
-                self.go_indirect();
+                if self.features.has(Feat::BTI) {
+                    // As the interpreter's `set_btype_jump`.
+                    let safe = i.rn == 16 || i.rn == 17 || self.mode & mode::GUARDED == 0;
+                    self.go_to_target(if safe { 1 } else { 3 });
+                } else {
+                    self.go_indirect();
+                }
             }
-            BLR if !self.features.has(Feat::BTI) => {
+            BLR => {
                 self.flags_out();
                 self.get_into(true, r::RAX, i.rn);
                 let next = pc.wrapping_add(4);
@@ -72,7 +77,11 @@ impl Block<'_> {
                         self.a.store(3, layout::x(LR), r::RCX);
                     }
                 }
-                self.go_indirect();
+                if self.features.has(Feat::BTI) {
+                    self.go_to_target(2);
+                } else {
+                    self.go_indirect();
+                }
             }
             _ => return None,
         }

@@ -178,7 +178,7 @@ impl Cpu {
             c.grants.clear();
             c.strange = None;
         }
-        let at_mode = self.mode();
+        let at_mode = self.block_mode(found.guarded);
         let before = self.state.clone();
         let (monitor, event, writes) = (self.monitor, self.event, self.code_writes);
         self.phase(Phase::Reference);
@@ -348,7 +348,7 @@ impl Cpu {
 
     fn code_at(&mut self, pc: u64) -> Option<u64> {
         let found = self.find_block().ok()?;
-        let mode = self.mode();
+        let mode = self.block_mode(found.guarded);
         let at = self.translated(found.page, found.block, pc, mode)?;
         self.jit.code.as_ref().map(|c| c.memory.address(at))
     }

@@ -90,6 +90,10 @@ pub const CLOCK_BASE: Mem = hot(offset_of!(Hot, clock_base));
 /// CNTVOFF_EL2.
 pub const CNTVOFF: Mem = at(offset_of!(Cpu, cntvoff));
 
+/// PSTATE.BTYPE that an indirect branch leaves.
+pub const BTYPE: Mem = hot(offset_of!(Hot, btype));
+/// Fuel when it was set.
+pub const BTYPE_FUEL: Mem = hot(offset_of!(Hot, btype_fuel));
 /// Vector registers stand in host registers.
 pub const LIVE: Mem = hot(offset_of!(Hot, live));
 /// Forms of flags after comparisons of floating-point numbers, by AH after `lahf`; the second with operands swapped.

@@ -122,6 +122,10 @@ pub(crate) struct Hot {
     pub mxcsr: u32,
     /// Not zero: vector registers stand in host registers.
     pub live: u32,
+    /// PSTATE.BTYPE before the instruction that is executed next, as long as the fuel is `btype_fuel`; 0 afterwards.
+    pub btype: u32,
+    /// See there.
+    pub btype_fuel: i64,
     /// How the counter follows the host's time stamps: from which one on, how many, ticks each, ticks at the start.
     pub clock_start: u64,
     /// See there.
@@ -226,6 +230,8 @@ impl Default for Hot {
             flags: 0,
             mxcsr: MXCSR,
             live: 0,
+            btype: 0,
+            btype_fuel: 0,
             clock_start: 0,
             clock_len: 0,
             clock_mult: 0,

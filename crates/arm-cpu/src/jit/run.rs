@@ -160,6 +160,11 @@ impl Cpu {
         self.state.el | u8::from(self.fp_on) << 1 | u8::from(self.state.fpcr & FPCR_UNUSUAL == 0) << 2
     }
 
+    /// Those and what translations depend on beside the fetch context.
+    pub(super) fn block_mode(&self, guarded: bool) -> u8 {
+        self.mode() | if guarded { super::translate::mode::GUARDED } else { 0 }
+    }
+
     pub(crate) fn update_fetch(&mut self) {
         let mode = u64::from(self.mode()) << 12;
         for k in 0..2 {
@@ -231,21 +236,21 @@ impl Cpu {
                     None => continue,
                 },
             };
-            if self.state.btype != 0 {
-                // SAFETY: blocks are freed only in `attend` (CodeCache::bury), never while one runs.
-                let insns: &[Insn] = unsafe { &*found.insns };
+            // SAFETY: blocks are freed only in `attend` (CodeCache::bury), never while one runs.
+            let insns: &[Insn] = unsafe { &*found.insns };
+            let landed = self.state.btype != 0;
+            if landed && (self.jit.check.is_some() || !self.may_land(insns, found.guarded)) {
                 if let Some(exit) = self.step_one(insns, found.guarded) {
                     return exit;
                 }
                 continue;
             }
             let pc = self.state.pc;
-            let mode = self.mode();
+            let mode = self.block_mode(found.guarded);
             let Some(at) = self.translated(found.page, found.block, pc, mode) else {
                 link = None;
-                // SAFETY: as above.
-                let insns: &[Insn] = unsafe { &*found.insns };
-                if let Some(exit) = self.run_block(insns) {
+                let left = if landed { self.step_one(insns, found.guarded) } else { self.run_block(insns) };
+                if let Some(exit) = left {
                     return exit;
                 }
                 continue;
@@ -288,6 +293,12 @@ impl Cpu {
                 let pc = self.state.pc;
                 if sign_extend(pc) != pc {
                     self.state.pc = self.canonical_target(pc);
+                }
+                // The last instruction was an indirect branch, if the fuel is what it was.
+                let hot = &mut self.jit.hot;
+                let btype = std::mem::take(&mut hot.btype) as u8;
+                if hot.fuel == hot.btype_fuel {
+                    self.state.btype = btype;
                 }
             }
             left::LINK => {
@@ -339,6 +350,8 @@ impl Cpu {
         self.counters.entered += 1;
         self.refuel();
         let hot = &mut self.jit.hot;
+        hot.btype = std::mem::take(&mut self.state.btype).into();
+        hot.btype_fuel = hot.fuel;
         hot.flags = layout::flags16(self.state.nzcv);
         hot.mxcsr = MXCSR;
         hot.jumps = self.code.jumps.entries.as_ptr() as u64;
@@ -422,6 +435,17 @@ impl Cpu {
 /// FPCR bits beyond the usual mode: AHP, DN, FZ, RMode, FZ16.
 const FPCR_UNUSUAL: u32 = 0x07c8_0000;
 
+/// One instruction of generated code after an indirect branch, which it may be the first one behind.
+#[cold]
+fn exec_target(cpu: &mut Cpu, s: &Site, fuel: i64) -> Result<Flow, Stop> {
+    let btype = std::mem::take(&mut cpu.jit.hot.btype) as u8;
+    // Blocks take their instructions off the fuel when they start.
+    if fuel.wrapping_sub(s.count) != cpu.jit.hot.btype_fuel {
+        return (s.insn.exec)(cpu, &s.insn);
+    }
+    cpu.with_btype(btype, |cpu| (s.insn.exec)(cpu, &s.insn))
+}
+
 /// Carries out one instruction for generated code. 0: go on behind it; else what to leave with.
 pub(super) extern "sysv64" fn exec_site(cpu: *mut Cpu, site: *const Site, fuel: i64) -> u64 {
     // SAFETY: generated code passes the CPU that `enter` was called with, which nothing else uses meanwhile.
@@ -439,7 +463,7 @@ pub(super) extern "sysv64" fn exec_site(cpu: *mut Cpu, site: *const Site, fuel: 
     if let Some(p) = &mut cpu.profile {
         p.handler(s.insn.op as usize);
     }
-    let r = (s.insn.exec)(cpu, &s.insn);
+    let r = if cpu.jit.hot.btype == 0 { (s.insn.exec)(cpu, &s.insn) } else { exec_target(cpu, s, fuel) };
     if s.flags {
         cpu.jit.hot.flags = layout::flags16(cpu.state.nzcv);
     }

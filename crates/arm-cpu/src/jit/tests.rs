@@ -155,3 +155,45 @@ fn a_table_of_translations_is_for_one_address_of_its_page() {
     let tags: Vec<u64> = cpu.code.jumps.pages.iter().filter(|e| e.table != 0).map(|e| e.tag).collect();
     assert_eq!(tags, [other ^ 1 << 48]);
 }
+
+/// BTYPE after BR and BLR is what the interpreter has, wherever it can be seen: when the first instruction behind stops, and
+/// when `run` is left between the two.
+#[test]
+fn branch_types_are_seen_where_a_run_ends() {
+    for (branch, btype) in [(0xd61f_00e0, 1), (0xd63f_00e0, 2)] {
+        let seen = [Engine::Interp, Engine::Jit].map(|engine| {
+            let words = [ADD, branch, HVC, LDR, LOOP, cbnz_x2(5)];
+            let mut cpu = machine(&words, engine, &EngineOptions::default());
+            cpu.state.x[7] = RAM + 12;
+            cpu.state.x[2] = 100;
+            let mut seen = Vec::new();
+            let mut note = |cpu: &Cpu, exit: Exit| {
+                let s = &cpu.state;
+                seen.push((exit, s.pc, s.btype, s.icount, s.x));
+            };
+            let exit = cpu.run();
+            note(&cpu, exit);
+            let entered = cpu.counters.entered;
+            assert!(entered < 20, "{engine:?}: the loop left generated code {entered} times");
+            // The fuel ends between the branch and its target.
+            (cpu.state.pc, cpu.state.x[2], cpu.budget) = (RAM, 3, cpu.state.icount + 2);
+            let exit = cpu.run();
+            assert_eq!((cpu.state.pc, cpu.state.btype), (RAM + 12, btype), "{engine:?}");
+            note(&cpu, exit);
+            // The target has no memory to read.
+            (cpu.budget, cpu.state.x[6]) = (u64::MAX, 0);
+            let exit = cpu.run();
+            note(&cpu, exit);
+            (cpu.state.pc, cpu.state.btype) = (RAM, 0);
+            let exit = cpu.run();
+            assert_eq!((cpu.state.pc, cpu.state.btype), (RAM + 12, btype), "{engine:?}");
+            note(&cpu, exit);
+            // Not the target of a branch any more, though PC is the same.
+            cpu.state.btype = 0;
+            let exit = cpu.run();
+            note(&cpu, exit);
+            seen
+        });
+        assert_eq!(seen[0], seen[1]);
+    }
+}

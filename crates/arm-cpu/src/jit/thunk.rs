@@ -78,6 +78,12 @@ pub fn lookup(a: &mut Asm, miss: super::asm::Label) {
 /// The same for a PC that is likely to lie in one half of the address space: elsewhere it goes to `miss`, for no entry has
 /// such a tag. (Bit 63 of a tag is that of the PC.)
 pub fn lookup_in(a: &mut Asm, half: usize, miss: super::asm::Label) {
+    find_in(a, half, miss);
+    a.jmp_rm(Mem::at(r::RCX, 8));
+}
+
+/// RCX is the place in the jump cache.
+fn find_in(a: &mut Asm, half: usize, miss: super::asm::Label) {
     use super::asm::Shift;
     a.mov(false, r::RCX, r::RAX);
     if half == 0 {
@@ -90,7 +96,14 @@ pub fn lookup_in(a: &mut Asm, half: usize, miss: super::asm::Label) {
     a.alu(Alu::Add, true, r::RCX, layout::JUMPS);
     a.alu(Alu::Cmp, true, r::RDX, Mem::at(r::RCX, 0));
     a.jcc(Cc::Ne, miss);
-    a.jmp_rm(Mem::at(r::RCX, 8));
+}
+
+/// [`lookup_in`] for branches that set BTYPE: to where a block looks at it.
+pub fn lookup_target(a: &mut Asm, half: usize, miss: super::asm::Label) {
+    find_in(a, half, miss);
+    a.mov(true, r::RCX, Mem::at(r::RCX, 8));
+    a.alu_i(Alu::Sub, true, r::RCX, super::translate::TARGET as i32);
+    a.jmp_rm(r::RCX);
 }
 
 /// Looks RAX up among pages, enters it in the jump cache, and goes there; to `miss` with RAX kept when it is not known.

@@ -4,11 +4,11 @@ use super::asm::{Alu, Asm, Cc, Label, Mem, Reg, Rm, r};
 use super::flags::{Flags, Recipe};
 use super::layout::{self, FUEL, pin, x};
 use super::run::{Code, Link, Site};
-use crate::FeatSet;
 use crate::code::Words;
 use crate::cpu::Cpu;
 use crate::decode::LINES;
 use crate::insn::{Insn, SINK, SP, ZR};
+use crate::{Feat, FeatSet};
 
 /// Bytes between the way out of a stale block and its entry: `mov rax, imm64; jmp rel32`.
 const WAY_OUT: u32 = 15;
@@ -18,6 +18,10 @@ pub(super) const STALE: [u8; 2] = [0xeb, (-(WAY_OUT as i8) - 2) as u8];
 pub(super) const CHECKED: u32 = 5;
 /// What stands there in a stale block.
 pub(super) const STALE_CHECKED: [u8; 2] = [0xeb, (-((WAY_OUT + CHECKED) as i8) - 2) as u8];
+/// Bytes before the way out that look whether an indirect branch may land here (FEAT_BTI), where the CPU has that.
+const LANDING: u32 = 12;
+/// Bytes between them and the entry.
+pub(super) const TARGET: u32 = LANDING + WAY_OUT;
 /// Bytes that the longest block may need.
 const ROOM: usize = 96 * 1024;
 
@@ -26,6 +30,8 @@ pub(super) mod mode {
     pub const EL1: u8 = 1;
     pub const FP_ON: u8 = 2;
     pub const FP_USUAL: u8 = 4;
+    /// The page is guarded (FEAT_BTI).
+    pub const GUARDED: u8 = 8;
 }
 
 /// Code that stands behind the block.
@@ -157,6 +163,9 @@ impl Cpu {
 
 impl Block<'_> {
     fn emit(&mut self) {
+        if self.features.has(Feat::BTI) {
+            self.landing();
+        }
         self.a.mov_i64(r::RAX, self.start);
         self.a.jmp_to(self.code.thunks.leave_pc);
         self.entry = self.a.here();
@@ -185,6 +194,38 @@ impl Block<'_> {
         }
         self.emit_cold();
         self.a.finish();
+    }
+
+    /// Where indirect branches come that set BTYPE: into the block, or out where BTYPE has to be looked at (Arm ARM D8.4.5).
+    fn landing(&mut self) {
+        let begin = self.a.here();
+        // What PACIASP and PACIBSP accept of BTYPE 3 depends on SCTLR_EL1.
+        let refused = match self.insns.first().map(|i| i.raw) {
+            _ if self.mode & mode::GUARDED == 0 => None,
+            Some(0xd503_24df) => None,
+            Some(0xd503_233f | 0xd503_237f | 0xd503_245f) => Some(3),
+            Some(0xd503_249f) => Some(2),
+            _ => Some(0),
+        };
+        match refused {
+            Some(0) => {
+                let on = (LANDING - 2) as u8;
+                self.a.bytes(&[0xeb, on]);
+            }
+            Some(n) => {
+                self.a.alu8_i(Alu::Cmp, layout::BTYPE, n);
+                let on = (LANDING - (self.a.here() - begin) - 2) as u8;
+                self.a.bytes(&[0x74, on]);
+            }
+            None => {}
+        }
+        if refused != Some(0) {
+            let on = (TARGET - (self.a.here() - begin) - 2) as u8;
+            self.a.bytes(&[0xeb, on]);
+        }
+        while self.a.here() - begin < LANDING {
+            self.a.byte(0x90);
+        }
     }
 
     /// One instruction; true if it ended the block with all its exits.
@@ -397,6 +438,17 @@ impl Block<'_> {
         super::thunk::lookup_in(&mut self.a, (self.start >> 63) as usize, miss);
         self.a.bind(miss);
         self.a.jmp_to(self.code.thunks.jump);
+        self.a.bind(out);
+        self.a.jmp_to(self.code.thunks.leave_pc);
+    }
+
+    /// The same for a branch that sets BTYPE: the target looks at it, and whoever else wants it finds it by the fuel.
+    pub fn go_to_target(&mut self, btype: u8) {
+        let out = self.a.label();
+        self.a.store8_i(layout::BTYPE, btype);
+        self.a.store(3, layout::BTYPE_FUEL, FUEL);
+        self.look_at_lines(out);
+        super::thunk::lookup_target(&mut self.a, (self.start >> 63) as usize, out);
         self.a.bind(out);
         self.a.jmp_to(self.code.thunks.leave_pc);
     }
