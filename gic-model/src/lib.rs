@@ -4,13 +4,14 @@
 //! from them worked out anew at each question. It shares no code with `ulna-vgic`. [`ops`] makes up accesses, sense and
 //! nonsense. [`compare`] carries them out on the model and on a [`Target`] and says where they part: [`direct`] is the
 //! software GIC by itself, [`guest`] the whole machine, with a guest program that loads, stores, reads and writes system
-//! registers and takes interrupts.
+//! registers and takes interrupts. [`v2`] does as much for a GICv2 by itself.
 
 pub mod compare;
 pub mod direct;
 pub mod guest;
 pub mod model;
 pub mod ops;
+pub mod v2;
 
 pub use compare::{Report, run};
 pub use model::{Identity, Model};

@@ -63,3 +63,11 @@ fn another_controller_is_found_out() {
         assert!(parted.is_err_and(|e| e.contains("but the model says")), "{other:?}");
     }
 }
+
+#[test]
+fn the_gicv2_agrees_with_the_specification() {
+    for (seed, cpus) in [(1, 1), (2, 3), (3, 8)] {
+        let (read, taken) = ulna_gic_model::v2::run(cpus, seed, 60_000).unwrap_or_else(|e| panic!("{e}"));
+        assert!(read > 1000 && taken > 200, "{read} {taken}");
+    }
+}
