@@ -168,7 +168,7 @@ impl ModelV2 {
         }
         match (offset, size) {
             (0, 4) => self.forward.into(),
-            (4, 4) => self.spis.len() as u64 / 32 | (self.cpus.len() as u64 - 1) << 5,
+            (4, 4) => (self.spis.len() as u64 / 32) | ((self.cpus.len() as u64 - 1) << 5),
             (8, 4) => 0x4b00_343b,
             (0xf10..0xf30, 1 | 4) if offset.is_multiple_of(size as u64) => (0..size)
                 .map(|n| u64::from(self.private[cpu][(offset as usize & 0xf) + n].sources) << (8 * n))
