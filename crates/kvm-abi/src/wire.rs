@@ -33,6 +33,47 @@ pub mod op {
     /// The pages of a vCPU: run page, ring of coalesced writes, dirty ring if there is one. `extra` of the answer is the
     /// dirty ring's length.
     pub const MAP: u16 = 5;
+    /// Make a userfaultfd of the server's memory: it comes along with the answer. On the connection itself.
+    pub const FAULTS: u16 = 6;
+    /// A request on a userfaultfd, which comes along: part 0 is its structure, part 1 what UFFDIO_COPY copies. A range that
+    /// is registered is told as memory, and `extra` of the answer is where the server has it.
+    pub const FAULT_IOCTL: u16 = 7;
+}
+
+/// userfaultfd (`include/uapi/linux/userfaultfd.h`): requests, the sizes of their structures, messages.
+pub mod faults {
+    /// UFFDIO_API.
+    pub const API: u32 = 0xc018_aa3f;
+    /// UFFDIO_REGISTER.
+    pub const REGISTER: u32 = 0xc020_aa00;
+    /// UFFDIO_UNREGISTER.
+    pub const UNREGISTER: u32 = 0x8010_aa01;
+    /// UFFDIO_WAKE.
+    pub const WAKE: u32 = 0x8010_aa02;
+    /// UFFDIO_COPY.
+    pub const COPY: u32 = 0xc028_aa03;
+    /// UFFDIO_ZEROPAGE.
+    pub const ZEROPAGE: u32 = 0xc020_aa04;
+    /// UFFDIO_WRITEPROTECT.
+    pub const WRITEPROTECT: u32 = 0xc018_aa06;
+    /// UFFDIO_CONTINUE.
+    pub const CONTINUE: u32 = 0xc020_aa07;
+    /// Longest structure.
+    pub const LONGEST: usize = 40;
+    /// Bytes of a message that is read.
+    pub const MESSAGE: usize = 32;
+    /// UFFD_EVENT_PAGEFAULT, in a message's first byte.
+    pub const PAGEFAULT: u8 = 0x12;
+
+    /// Bytes of a request's structure, if it is one of these.
+    pub const fn size(number: u32) -> Option<usize> {
+        match number {
+            API | REGISTER | UNREGISTER | WAKE | COPY | ZEROPAGE | WRITEPROTECT | CONTINUE => {
+                Some((number >> 16 & 0x3fff) as usize)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Kinds of part, as bits.

@@ -122,6 +122,9 @@ pub fn confine() -> io::Result<()> {
     // Files are only read (schedstat, fdinfo).
     let writes = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u64;
     rules.insert(libc::SYS_openat, argument(2, writes, 0)?);
+    // Faults of its own instructions, and requests on what hears of them.
+    rules.insert(libc::SYS_userfaultfd, argument(0, 1, 1)?);
+    rules.insert(libc::SYS_ioctl, argument(1, 0xff00, 0xaa00)?);
     // Names of threads.
     rules.insert(libc::SYS_prctl, argument(0, u64::MAX, libc::PR_SET_NAME as u64)?);
     // Its own death, as of a panic while panicking.

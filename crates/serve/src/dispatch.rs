@@ -79,6 +79,8 @@ pub(crate) fn answer(
         op::IOCTL => ioctl(session, o, frame, to),
         op::READ => read(o, frame, to),
         op::MAP => map(o, to),
+        op::FAULTS => crate::faults::open(to),
+        op::FAULT_IOCTL => crate::faults::ioctl(session, frame, to),
         _ => refuse(to, -Errno::ENOSYS.0, 0),
     }
 }

@@ -9,6 +9,7 @@
 pub mod client;
 pub mod confine;
 mod dispatch;
+mod faults;
 pub mod frame;
 pub mod launch;
 mod memory;

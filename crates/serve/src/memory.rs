@@ -1,7 +1,7 @@
 //! The client's memory as a request shows it: bytes that came along, and files that are shared.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -89,7 +89,14 @@ struct Shown {
 /// What of the client's files is mapped, by the client's number of the file. A file's mapping lives as long as a slot uses
 /// it.
 #[derive(Default)]
-pub struct Windows(Mutex<HashMap<u32, Vec<Shown>>>);
+pub struct Windows {
+    shown: Mutex<HashMap<u32, Vec<Shown>>>,
+    /// Mappings that userfaultfd looks at: the last few are kept, whether or not a slot uses them.
+    kept: Mutex<VecDeque<Arc<Window>>>,
+}
+
+/// How many.
+const KEPT: usize = 64;
 
 /// Why memory could not be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +137,7 @@ impl Windows {
             return Err(Missing::Memory);
         }
         let end = p.offset.checked_add(p.len).ok_or(Missing::Memory)?;
-        let mut all = lock(&self.0);
+        let mut all = lock(&self.shown);
         let shown = all.entry(p.id).or_default();
         shown.retain(|s| s.window.strong_count() > 0);
         for s in shown.iter() {
@@ -225,6 +232,24 @@ impl<'a> FrameMem<'a> {
             let fits = p.kind & kind != 0 && at.checked_add(len as u64)? <= p.len;
             fits.then_some((n, at as usize))
         })
+    }
+
+    /// The address here of `len` bytes at `addr`, in a mapping that stays for a while.
+    pub fn keep(&self, addr: u64, len: u64) -> Option<u64> {
+        match self.windows.show(&self.frame.parts, &self.frame.fds, addr, len) {
+            Ok((at, window)) => {
+                let mut kept = lock(&self.windows.kept);
+                kept.push_back(window);
+                if kept.len() > KEPT {
+                    kept.pop_front();
+                }
+                Some(at as u64)
+            }
+            Err(m) => {
+                *lock(&self.missing) = m == Missing::File;
+                None
+            }
+        }
     }
 
     /// What a part held when it came.

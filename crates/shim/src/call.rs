@@ -38,7 +38,7 @@ impl Exchange {
     }
 
     /// A range of the program's memory that is readable.
-    fn goes_in(&mut self, addr: u64, at: *const u8, len: usize, more: u16) {
+    pub fn goes_in(&mut self, addr: u64, at: *const u8, len: usize, more: u16) {
         self.parts.push(Part { addr, len: len as u64, kind: part::IN | more, ..Part::default() });
         self.data.push(libc::iovec { iov_base: at.cast_mut().cast(), iov_len: len });
     }

@@ -11,7 +11,7 @@ use crate::call::{self, Exchange};
 use crate::names::{Name, look};
 use crate::real::{self, Blocked, Fd, set_errno, sys};
 use crate::table::{self, STATS};
-use crate::{memory, server, stop, vcpu_map};
+use crate::{faults, memory, server, stop, vcpu_map};
 
 fn answer(r: Result<c_int, c_int>) -> c_int {
     r.unwrap_or_else(|e| {
@@ -173,6 +173,7 @@ hooks! {
 
     /// `close`.
     fn close(fd: c_int) -> c_int {
+        faults::remove(fd);
         if table::known(fd) {
             table::remove(fd);
         } else if table::hidden(fd) {
@@ -271,8 +272,20 @@ hooks! {
         if request as u32 >> 8 & 0xff == TYPE {
             return answer(strange(fd, request, arg));
         }
+        if request as u32 >> 8 & 0xff == 0xaa && faults::known(fd) {
+            return answer(faults::ioctl(fd, request as u32, arg as u64));
+        }
         // SAFETY: the caller's arguments.
         unsafe { real::ioctl(fd, request, arg) }
+    }
+
+    /// `syscall`: of the calls that programs make so, `userfaultfd` is the server's.
+    fn syscall(n: usize, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize {
+        if n == libc::SYS_userfaultfd as usize {
+            return answer(faults::open(a as c_int)) as isize;
+        }
+        // SAFETY: the caller's arguments.
+        unsafe { real::syscall(n, a, b, c, d, e, f) }
     }
 
     /// `mmap`.
@@ -320,7 +333,12 @@ hooks! {
             return r;
         }
         // SAFETY: the caller's arguments.
-        unsafe { real::read(fd, buf, n) }
+        let r = unsafe { real::read(fd, buf, n) };
+        if r > 0 && faults::known(fd) {
+            // SAFETY: so much was read.
+            faults::translate(fd, unsafe { std::slice::from_raw_parts_mut(buf.cast(), r as usize) });
+        }
+        r
     }
 
     /// `pread`.

@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(dead_code))]
 
 mod call;
+mod faults;
 mod hooks;
 mod lock;
 mod memory;

@@ -45,6 +45,7 @@ real! {
     read(fd: c_int, buf: *mut c_void, n: usize) -> isize;
     pread(fd: c_int, buf: *mut c_void, n: usize, offset: i64) -> isize;
     ioctl(fd: c_int, request: usize, arg: usize) -> c_int;
+    syscall(n: usize, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize;
     fcntl(fd: c_int, command: c_int, arg: usize) -> c_int;
     dup(fd: c_int) -> c_int;
     dup2(fd: c_int, to: c_int) -> c_int;
