@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use ulna_kvm_abi::ioctl::{self, request};
 use ulna_kvm_abi::structs::{UserspaceMemoryRegion, VcpuInit, Wire};
-use ulna_kvm_abi::wire::{NEED_FILE, Part, Request, op, part};
+use ulna_kvm_abi::wire::{NEED_FILE, Part, Request, faults, op, part};
 use ulna_kvm_abi::{Errno, RegId};
 use ulna_kvm_core::{ClockKind, Kvm, KvmConfig, Policy};
 use ulna_profile::Profile;
@@ -154,6 +154,86 @@ fn one_clients_guests_are_not_anothers() {
     a.connection.send(kick, &[], &[], &[]).expect("server");
     assert_eq!(vcpu.answer().expect("server").head.result, -Errno::EINTR.0);
     a.end().expect("end");
+}
+
+/// Stores w1 to the ninth page, then to nowhere.
+const TOUCH: [u32; 6] = [0xd2b0_0000, 0xf290_0000, 0xb900_0001, 0xd2a2_0002, 0xb900_0041, 0x1400_0000];
+
+#[test]
+fn a_client_hears_of_its_guests_faults() {
+    let mut s = server();
+    let (_vm, mut vcpu, _, file) = vm(&mut s, &TOUCH);
+    let made =
+        s.connection.ask(Request { op: op::FAULTS, ..Request::default() }, &[], &[], &[]).expect("server");
+    let Some(uffd) = made.fds.first() else {
+        // A host may not let anybody have one.
+        assert!([-Errno::EPERM.0, -Errno::ENOSYS.0].contains(&made.head.result), "{}", made.head.result);
+        return;
+    };
+    let mut ask = |request: u32, words: &[u64], more: &[Part], data: &[u8]| {
+        let b: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let mut parts = vec![Part { addr: 0x10, len: b.len() as u64, kind: part::IN, ..Part::default() }];
+        parts.extend_from_slice(more);
+        let head = Request { op: op::FAULT_IOCTL, request, ..Request::default() };
+        let a = s.connection.ask(head, &parts, &[&b, data], &[uffd.as_fd(), file.as_fd()]).expect("server");
+        (a.head.result, a.head.extra)
+    };
+    let shown = Part { kind: part::MEMORY, fd: 2, ..whole() };
+    assert_eq!(
+        ask(faults::API, &[0xaa, 1 << 1, 0], &[], &[]).0,
+        -Errno::EINVAL.0,
+        "not of the server's forks"
+    );
+    assert_eq!(ask(faults::API, &[0xaa, 0, 0], &[], &[]).0, 0);
+    assert_eq!(ask(faults::REGISTER, &[USER], &[shown], &[]).0, -Errno::EFAULT.0, "too short");
+    assert_eq!(ask(faults::REGISTER, &[USER + 0x1000_0000, LEN, 1, 0], &[shown], &[]).0, -Errno::EINVAL.0);
+    assert_eq!(ask(0xc020_aa77, &[0; 4], &[], &[]).0, -Errno::EINVAL.0);
+    let (result, there) = ask(faults::REGISTER, &[USER, LEN, 1, 0], &[shown], &[]);
+    assert_eq!((result, there != 0), (0, true));
+    vcpu.send(run_request(1), &[], &[], &[]).expect("server");
+    let mut message = [0; faults::MESSAGE];
+    let begin = Instant::now();
+    while rustix::io::read(uffd, &mut message) != Ok(faults::MESSAGE) {
+        assert!(begin.elapsed() < Duration::from_secs(20), "no fault");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let page = there + 0x8000;
+    assert_eq!((message[0], u64::from_bytes(&message[16..]) & !0xfff), (faults::PAGEFAULT, page));
+    let part = Part { addr: 0x5000, len: 0x1000, kind: part::IN, ..Part::default() };
+    assert_eq!(
+        ask(faults::COPY, &[page, 0x5000, 0x2000, 0, 0], &[part], &[0xab; 0x1000]).0,
+        -Errno::EFAULT.0
+    );
+    assert_eq!(ask(faults::COPY, &[page, 0x5000, 0x1000, 0, 0], &[part], &[0xab; 0x1000]).0, 0);
+    assert_eq!(vcpu.answer().expect("server").head.result, 0);
+    let mut bytes = [0; 8];
+    assert_eq!(rustix::io::pread(&file, &mut bytes, 0x8000), Ok(8));
+    assert_eq!(bytes, [0, 0, 0, 0, 0xab, 0xab, 0xab, 0xab]);
+    s.end().expect("end");
+}
+
+#[test]
+fn a_fault_that_nobody_handles_ends_with_the_client() {
+    let mut s = server();
+    let (_vm, vcpu, _, file) = vm(&mut s, &TOUCH);
+    let made =
+        s.connection.ask(Request { op: op::FAULTS, ..Request::default() }, &[], &[], &[]).expect("server");
+    let Some(uffd) = made.fds.first() else { return };
+    let shown = Part { kind: part::MEMORY, fd: 2, ..whole() };
+    for (request, words, parts) in
+        [(faults::API, &[0xaa, 0, 0][..], &[][..]), (faults::REGISTER, &[USER, LEN, 1, 0], &[shown])]
+    {
+        let b: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let mut all = vec![Part { addr: 0x10, len: b.len() as u64, kind: part::IN, ..Part::default() }];
+        all.extend_from_slice(parts);
+        let head = Request { op: op::FAULT_IOCTL, request, ..Request::default() };
+        let a = s.connection.ask(head, &all, &[&b], &[uffd.as_fd(), file.as_fd()]).expect("server");
+        assert_eq!(a.head.result, 0);
+    }
+    vcpu.send(run_request(1), &[], &[], &[]).expect("server");
+    std::thread::sleep(Duration::from_millis(30));
+    drop(made);
+    s.end().expect("end");
 }
 
 #[test]
