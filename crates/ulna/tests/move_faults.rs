@@ -82,7 +82,9 @@ fn pump(
             if h.fault == Fault::Corrupt {
                 b[at] ^= 0x20;
             } else {
-                let _ = to.write_all(&b[..at]);
+                // What a process wrote before it was killed still arrives.
+                let arrives = if h.fault == Fault::KillDestination && !forward { n } else { at };
+                let _ = to.write_all(&b[..arrives]);
                 if h.fault == Fault::KillDestination {
                     h.closed.store(true, Ordering::SeqCst);
                 }

@@ -544,7 +544,8 @@ impl Journey<'_> {
             Ok(Message::Running) => Ok(Finding::Running),
             Ok(Message::Abandoned | Message::Refuse(..)) => Ok(Finding::Abandoned),
             Ok(_) => self.ask(false),
-            Err(e) => self.ask(is_end(&e)),
+            // A part of an answer is one: who gave it may have run the guest.
+            Err(e) => self.ask(is_end(&e) && !matches!(e, ulna_stream::Error::Truncated { .. })),
         }
     }
 
