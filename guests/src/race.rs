@@ -136,11 +136,15 @@ fn main(asm: &mut Asm) {
     for (text, register) in [("races ", 19), (": ", 20), (" lost as on, ", 21), (" as pending, ", 22)] {
         say(asm, text);
         let ops = &mut asm.ops;
-        dynasm!(ops
-            ; .arch aarch64
-            ; mov x0, X(register)
-            ; bl ->put_dec
-        );
+        // The macro converts what X() is given.
+        #[allow(clippy::useless_conversion)]
+        {
+            dynasm!(ops
+                ; .arch aarch64
+                ; mov x0, X(register)
+                ; bl ->put_dec
+            );
+        }
     }
     say(asm, " wrong\r\n");
     let ops = &mut asm.ops;

@@ -6,6 +6,7 @@ use crate::code::CodeCache;
 use crate::debug::Debug;
 use crate::exception::{Exception, Vector, ec};
 use crate::exit::Exit;
+use crate::host::tsc::TscSegment;
 use crate::insn::{Exec, Flow, Insn, Stop};
 use crate::irregular::Irregular;
 use crate::mem::PhysMap;
@@ -16,7 +17,6 @@ use crate::mem::tlb::{CtxKey, Tlb, TlbOp};
 use crate::pmu::Pmu;
 use crate::shared::{Pe, Request, Ticket, VmShared};
 use crate::state::{CpuState, daif};
-use crate::tsc::TscSegment;
 use crate::{CpuLines, Feat, FeatSet, SysReg};
 
 /// The system counter, without any offset.

@@ -43,7 +43,6 @@ pub mod state;
 mod sync;
 pub mod syndrome;
 pub mod sysreg;
-pub mod tsc;
 
 pub use cpu::{Cpu, CpuConfig};
 pub use decode::Op;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ulna_arm_cpu::cpu::Clock;
-use ulna_arm_cpu::tsc::TscSegment;
+use ulna_arm_cpu::host::tsc::TscSegment;
 
 use crate::clock_tsc::TscClock;
 

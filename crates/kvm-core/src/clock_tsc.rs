@@ -9,7 +9,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ulna_arm_cpu::tsc::{self, TSC_SHIFT, TscSegment};
+use ulna_arm_cpu::host::tsc::{self, TSC_SHIFT, TscSegment};
 
 /// Time stamps between two readings of the host's clock before their quotient is trusted: some hundred microseconds.
 const FIRST: u64 = 1 << 20;

@@ -3,4 +3,5 @@
 pub mod aes;
 pub mod atomic16;
 pub mod clmul;
+pub mod tsc;
 pub mod vector;

@@ -229,7 +229,7 @@ impl Block<'_> {
         true
     }
 
-    /// CNTVCT_EL0 by the host's time stamp counter (see [`crate::tsc::TscSegment`]); the handler knows what comes after.
+    /// CNTVCT_EL0 by the host's time stamp counter (see [`crate::host::tsc::TscSegment`]); the handler knows what comes after.
     fn read_counter(&mut self, i: &Insn, el1: bool) {
         let (slow, back) = self.slow_path(i);
         if !el1 {
@@ -246,7 +246,7 @@ impl Block<'_> {
         self.a.unary(Unary::Mul, true, layout::CLOCK_MULT);
         self.a.alu(Alu::Add, true, r::RAX, layout::CLOCK_BASE);
         self.a.alu(Alu::Adc, true, r::RDX, layout::CLOCK_BASE.plus(8));
-        const { assert!(crate::tsc::TSC_SHIFT == 32) };
+        const { assert!(crate::host::tsc::TSC_SHIFT == 32) };
         self.a.shrd(true, r::RAX, r::RDX, 32);
         self.a.alu(Alu::Sub, true, r::RAX, layout::CNTVOFF);
         self.put(i.rd, r::RAX);
