@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn a_client_that_lies_hurts_itself() {
         let mut all = Done::default();
-        for seed in 0..30 {
+        for seed in 0..60 {
             let d = run(&bytes(seed, 3000));
             all.frames += d.frames;
             all.answers += d.answers;

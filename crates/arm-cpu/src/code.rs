@@ -111,6 +111,8 @@ unsafe impl Zeroable for ItlbEntry {}
 #[derive(Default)]
 pub(crate) struct CodeCache {
     itlb: Zeroed<[ItlbEntry; ITLB_ENTRIES]>,
+    /// `itlb` has entries: a vCPU that never ran does not touch the table (its cost is scenario H4).
+    any_itlb: bool,
     pages: Vec<CodePage>,
     by_ipa: HashMap<u64, u32>,
     insns: usize,
@@ -143,8 +145,11 @@ fn itlb_index(pc: u64, context: u64) -> usize {
 impl CodeCache {
     /// Forgets which pages virtual addresses lead to.
     pub fn flush_itlb(&mut self) {
-        for e in self.itlb.iter_mut() {
-            e.tag = NO_TAG;
+        if self.any_itlb {
+            for e in self.itlb.iter_mut() {
+                e.tag = NO_TAG;
+            }
+            self.any_itlb = false;
         }
         self.jumps.clear();
     }
@@ -260,6 +265,7 @@ impl Cpu {
         }
         let ctx = self.tlb.ctx[(pc >> 63) as usize];
         self.code.jumps.see(pc);
+        self.code.any_itlb = true;
         self.code.itlb[itlb_index(pc, ctx)] =
             ItlbEntry { tag: pc & !0xfff | ctx, page: page as u32, guarded: t.info.guarded };
         let insns = &raw const *self.code.pages[page].blocks[b].insns;

@@ -82,6 +82,7 @@ pub enum Serial {
 /// What is done to a VM so that its guest sees another CPU than the host's: checked by whoever made it, and done before
 /// the first run.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)] // streams of earlier versions lack what came later
 pub struct CpuSettings {
     /// Features of KVM_ARM_VCPU_INIT that vCPUs go without.
     pub without: u32,
