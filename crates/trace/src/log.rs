@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::{CallRecord, Tracer, line};
 
-/// Writes a line for each call: seconds, thread, and [`line`].
+/// Writes a line for each call: seconds, thread, and [`line()`].
 pub struct Log<W>(Mutex<Option<W>>);
 
 impl<W: Write> Log<W> {
