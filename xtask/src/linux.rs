@@ -210,7 +210,9 @@ fn snapshot(a: &Args) -> Result<()> {
     let mut g = Guest::start(a, "shell", &["--cpus", "2", "--memory", "512M", "--control", &first])?;
     g.wait("# ", 90)?;
     // A sum that takes a while, in the background, and a variable of the shell.
-    g.shell("SECRET=42; (i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo counted $i > /counted) & true")?;
+    g.shell(
+        "SECRET=42; (i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo counted $i > /counted) & true",
+    )?;
     let ulna = |args: &[&str]| -> Result<String> {
         let o = Command::new(&a.ulna).args(args).output()?;
         ensure!(o.status.success(), "{args:?}: {}", String::from_utf8_lossy(&o.stderr));

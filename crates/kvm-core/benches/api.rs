@@ -10,7 +10,7 @@ use ulna_kvm_abi::ioctl::request as req;
 use ulna_kvm_abi::structs::{OneReg, UserspaceMemoryRegion};
 use ulna_kvm_abi::{RegId, VcpuInit};
 use ulna_kvm_core::raw::{ByteMem, Descriptor, FdTable, VcpuHandle};
-use ulna_kvm_core::{ClockKind, Kvm, KvmConfig, Policy};
+use ulna_kvm_core::{ClockKind, Engine, Kvm, KvmConfig, Policy};
 use ulna_profile::Profile;
 
 const BASE: u64 = 0x10_0000;
@@ -25,11 +25,15 @@ struct Guest {
 }
 
 fn guest(words: &[u32]) -> Guest {
+    guest_on(words, Engine::default())
+}
+
+fn guest_on(words: &[u32], engine: Engine) -> Guest {
     let kvm = Kvm::new(KvmConfig {
         profile: Profile::builtin("n1").expect("profile"),
         policy: Policy::Hw,
         clock: ClockKind::Host,
-        engine: Default::default(),
+        engine,
         engine_options: Default::default(),
         random: Arc::new(|| 4),
         wall_clock: Arc::new(|| 0),
@@ -110,22 +114,27 @@ fn all_registers(c: &mut Criterion) {
 fn exits(c: &mut Criterion) {
     // str x1, [x0]; b .-4
     let g = guest(&[0xf900_0001, 0x17ff_ffff]);
-    c.bench_function("1000 calls of PSCI_VERSION", |t| {
-        // movz x5, 1000; movz x0, 0x8400, lsl 16; hvc 0; sub x5, x5, 1; cbnz x5, .-12; movz x0, 0x1000, lsl 16;
-        // str x1, [x0]; b .-28
-        let g = guest(&[
-            0xd280_7d05,
-            0xd2b0_8000,
-            0xd400_0002,
-            0xd100_04a5,
-            0xb5ff_ffa5,
-            0xd2a2_0000,
-            0xf900_0001,
-            0x17ff_fff9,
-        ]);
-        t.iter(|| g.handle.run());
-        assert_eq!(g.handle.lock().mp_state(), 0);
-    });
+    for engine in [Engine::Interp, Engine::Jit] {
+        c.bench_function(&format!("1000 calls of PSCI_VERSION, {engine:?}"), |t| {
+            // movz x5, 1000; movz x0, 0x8400, lsl 16; hvc 0; sub x5, x5, 1; cbnz x5, .-12; movz x0, 0x1000, lsl 16;
+            // str x1, [x0]; b .-28
+            let g = guest_on(
+                &[
+                    0xd280_7d05,
+                    0xd2b0_8000,
+                    0xd400_0002,
+                    0xd100_04a5,
+                    0xb5ff_ffa5,
+                    0xd2a2_0000,
+                    0xf900_0001,
+                    0x17ff_fff9,
+                ],
+                engine,
+            );
+            t.iter(|| g.handle.run());
+            assert_eq!(g.handle.lock().mp_state(), 0);
+        });
+    }
     c.bench_function("MMIO exit and back", |t| t.iter(|| g.handle.run()));
     let g = guest(&[0xf900_0001, 0x17ff_ffff]);
     let mut v = g.handle.lock();
